@@ -1,0 +1,206 @@
+//! What the engine asks for. The shell performs each effect and feeds its result back as an input.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event::{Fingerprint, Identity, OrderEvent};
+use super::failure::Reason;
+use super::input::{Holder, Ticket};
+use super::record::{Coordinates, Epoch, Offset, Partition, Record, Session, Timestamp};
+
+#[derive(Debug)]
+pub enum Effect {
+    /// Take these identities in the ledger, in one statement. Answered by `Claimed` or `LedgerFailed`.
+    Claim(Vec<Claim>),
+    /// Write these as notified, in one statement. Answered by `Settled` or `LedgerFailed`.
+    Done(Vec<Settlement>),
+    /// Write these dead letters, in one statement. Answered by `Buried` or `LedgerFailed`.
+    Dead(Vec<DeadLetter>),
+    /// Start one delivery. Answered by `Delivered`.
+    Deliver(Delivery),
+    /// End a running delivery without an answer; nothing is expected back.
+    Abort(Ticket),
+    /// Find out whether the copy that holds a claim is gone for good. Answered by `HolderInspected`.
+    InspectHolder { ticket: Ticket, holder: Holder },
+    /// The process stood still: read the epochs before anything starts. Answered by `EpochsConfirmed`.
+    ConfirmEpochs,
+    /// Everything below `offset` has custody elsewhere.
+    StoreOffset {
+        partition: Partition,
+        session: Session,
+        offset: Offset,
+    },
+    /// Stop fetching, all partitions: the limits are reached.
+    Pause,
+    /// Fetch again.
+    Resume,
+    /// The partition is drained: it may be given back.
+    Release { partition: Partition, session: Session },
+    /// The epoch was refused though Kafka has not taken the partition: begin a new session of it at `from`.
+    Restart {
+        partition: Partition,
+        session: Session,
+        from: Offset,
+    },
+    /// Something worth a count or a line in the log.
+    Report(Report),
+}
+
+/// Effects in the order in which they are to be performed.
+pub type Effects = Vec<Effect>;
+
+/// One row to claim. No two of a batch have the same identity.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub ticket: Ticket,
+    pub identity: Identity,
+    pub fingerprint: Fingerprint,
+    pub coordinates: Coordinates,
+    pub epoch: Epoch,
+    /// Take the claim from this holder if it still has it: it was found to be gone for good.
+    pub seize_from: Option<Holder>,
+}
+
+/// One row to settle as done. No two of a batch have the same identity.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    pub ticket: Ticket,
+    pub identity: Identity,
+    pub fingerprint: Fingerprint,
+    pub coordinates: Coordinates,
+    pub epoch: Epoch,
+}
+
+/// One dead letter to write. No two of a batch have the same identity.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    pub settlement: Settlement,
+    pub reason: Reason,
+    /// `failure class` of the last failure; `permanent` where none was tried.
+    pub class: &'static str,
+    pub error: String,
+    pub attempts: u32,
+    /// How long ago the first and the last failure were: the database knows the time.
+    pub first_failed_ago: Duration,
+    pub last_failed_ago: Duration,
+    pub record: Record,
+}
+
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub ticket: Ticket,
+    /// 1 for the first try.
+    pub attempt: u32,
+    pub coordinates: Coordinates,
+    pub event: Arc<OrderEvent>,
+}
+
+/// How a record ended here: the label of `records_total{outcome}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    Notified,
+    Duplicate,
+    Ignored,
+    Parked,
+    DeadLettered,
+}
+
+/// What a claim found: the label of `claims_total{result}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClaimResult {
+    Fresh,
+    Takeover,
+    Busy,
+    Duplicate,
+    Conflict,
+    Fenced,
+}
+
+#[derive(Clone, Debug)]
+pub enum Report {
+    Ended {
+        outcome: Outcome,
+        coordinates: Coordinates,
+        timestamp: Option<Timestamp>,
+        /// From polled to ended.
+        duration: Duration,
+    },
+    Buried {
+        coordinates: Coordinates,
+        order_id: Arc<str>,
+        reason: Reason,
+        attempts: u32,
+        error: String,
+    },
+    /// An event type that is not configured, once per record.
+    IgnoredEventType { event_type: Arc<str> },
+    /// Records left to the next owner.
+    HandedBack { partition: Partition, count: u64 },
+    Claimed(ClaimResult),
+    RetryScheduled {
+        coordinates: Coordinates,
+        order_id: Arc<str>,
+        attempt: u32,
+        wait: Duration,
+        error: String,
+    },
+    /// The channel is not available: the record waits and no attempt was spent.
+    DeliveryHeld {
+        coordinates: Coordinates,
+        order_id: Arc<str>,
+        wait: Duration,
+        error: String,
+    },
+    /// A ledger batch is held: Postgres is not available.
+    LedgerHeld { wait: Duration, error: String },
+    Fenced { partition: Partition, epoch: Epoch },
+    /// The process stood still for this long.
+    Frozen { gap: Duration },
+    /// Running deliveries that were cut off at the drain deadline.
+    Aborted { partition: Partition, count: u64 },
+    InvariantViolated { invariant: &'static str, detail: String },
+}
+
+impl Outcome {
+    pub const ALL: [Self; 5] = [
+        Self::Notified,
+        Self::Duplicate,
+        Self::Ignored,
+        Self::Parked,
+        Self::DeadLettered,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Notified => "notified",
+            Self::Duplicate => "duplicate",
+            Self::Ignored => "ignored",
+            Self::Parked => "parked",
+            Self::DeadLettered => "dead_lettered",
+        }
+    }
+}
+
+impl ClaimResult {
+    pub const ALL: [Self; 6] = [
+        Self::Fresh,
+        Self::Takeover,
+        Self::Busy,
+        Self::Duplicate,
+        Self::Conflict,
+        Self::Fenced,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Takeover => "takeover",
+            Self::Busy => "busy",
+            Self::Duplicate => "duplicate",
+            Self::Conflict => "conflict",
+            Self::Fenced => "fenced",
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What the engine is told. Closed: everything that can happen to a record arrives as one of these.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event::Fingerprint;
+use super::failure::{DeliveryFailure, LedgerFailure};
+use super::record::{Coordinates, Epoch, Offset, Partition, Record, Session};
+
+/// Time since the process started. A plain duration, so that a test can make one.
+pub type Now = Duration;
+
+/// Names one record for as long as the engine holds it. Never used twice in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+#[derive(Debug)]
+pub enum Input {
+    /// Kafka assigned the partition and Postgres raised its epoch; records from `start` on will be polled.
+    Assigned {
+        partition: Partition,
+        session: Session,
+        epoch: Epoch,
+        start: Offset,
+    },
+    /// Kafka wants the partitions back; deliveries that run may end until `deadline`.
+    Revoking { partitions: Vec<Partition>, deadline: Now },
+    /// The partitions already belong to somebody else.
+    Lost { partitions: Vec<Partition> },
+    /// Records of one session of one partition, in offset order.
+    Polled {
+        partition: Partition,
+        session: Session,
+        records: Vec<Record>,
+    },
+    /// What the claims of one batch found. A ticket that is missing was fenced.
+    Claimed { found: Vec<(Ticket, LedgerRow)> },
+    /// All rows of the batch of `Done` are durable.
+    Settled,
+    /// The dead letters of one batch that are durable. A ticket that is missing was fenced, or was dead already.
+    Buried { buried: Vec<Ticket> },
+    /// The statement of the batch under way for this operation failed as a whole.
+    LedgerFailed { operation: Operation, failure: LedgerFailure },
+    /// One delivery ended.
+    Delivered {
+        ticket: Ticket,
+        result: Result<(), DeliveryFailure>,
+    },
+    /// Answer to `Effect::InspectHolder`: whether nobody will ever go on with that claim.
+    HolderInspected { ticket: Ticket, abandoned: bool },
+    /// Answer to `Effect::ConfirmEpochs`: the epochs in Postgres.
+    EpochsConfirmed { epochs: Vec<(Partition, Epoch)> },
+    /// Time passed.
+    Tick,
+    /// Stop: hand back everything, let running deliveries end until `deadline`.
+    Shutdown { deadline: Now },
+}
+
+/// The ledger statements, each with at most one batch under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    Claim,
+    Done,
+    Dead,
+}
+
+/// The ledger's row of an identity, as it is after a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerRow {
+    pub state: LedgerState,
+    pub holder: Holder,
+    pub fingerprint: Fingerprint,
+    /// Whether this claim inserted the row.
+    pub inserted: bool,
+}
+
+/// The copy of an identity that a ledger row belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub topic: Arc<str>,
+    pub coordinates: Coordinates,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LedgerState {
+    Claimed,
+    Parked,
+    Done,
+    Dead,
+    Uncertain,
+}
+
+impl LedgerState {
+    /// The code in the `state` column.
+    #[must_use]
+    pub fn code(self) -> char {
+        match self {
+            Self::Claimed => 'c',
+            Self::Parked => 'p',
+            Self::Done => 'd',
+            Self::Dead => 'x',
+            Self::Uncertain => 'u',
+        }
+    }
+
+    #[must_use]
+    pub fn from_code(code: char) -> Option<Self> {
+        [Self::Claimed, Self::Parked, Self::Done, Self::Dead, Self::Uncertain]
+            .into_iter()
+            .find(|state| state.code() == code)
+    }
+}

@@ -1,0 +1,4 @@
+//! Herald, a notification worker for Kafka.
+
+pub mod config;
+pub mod core;
