@@ -1,4 +1,11 @@
 //! Herald, a notification worker for Kafka.
 
+pub mod channels;
+pub mod cli;
 pub mod config;
 pub mod core;
+pub mod demo;
+pub mod http;
+pub mod kafka;
+pub mod postgres;
+pub mod telemetry;

@@ -35,7 +35,10 @@ pub enum Effect {
     /// Fetch again.
     Resume,
     /// The partition is drained: it may be given back.
-    Release { partition: Partition, session: Session },
+    Release {
+        partition: Partition,
+        session: Session,
+    },
     /// The epoch was refused though Kafka has not taken the partition: begin a new session of it at `from`.
     Restart {
         partition: Partition,
@@ -133,9 +136,14 @@ pub enum Report {
         error: String,
     },
     /// An event type that is not configured, once per record.
-    IgnoredEventType { event_type: Arc<str> },
+    IgnoredEventType {
+        event_type: Arc<str>,
+    },
     /// Records left to the next owner.
-    HandedBack { partition: Partition, count: u64 },
+    HandedBack {
+        partition: Partition,
+        count: u64,
+    },
     Claimed(ClaimResult),
     RetryScheduled {
         coordinates: Coordinates,
@@ -152,13 +160,27 @@ pub enum Report {
         error: String,
     },
     /// A ledger batch is held: Postgres is not available.
-    LedgerHeld { wait: Duration, error: String },
-    Fenced { partition: Partition, epoch: Epoch },
+    LedgerHeld {
+        wait: Duration,
+        error: String,
+    },
+    Fenced {
+        partition: Partition,
+        epoch: Epoch,
+    },
     /// The process stood still for this long.
-    Frozen { gap: Duration },
+    Frozen {
+        gap: Duration,
+    },
     /// Running deliveries that were cut off at the drain deadline.
-    Aborted { partition: Partition, count: u64 },
-    InvariantViolated { invariant: &'static str, detail: String },
+    Aborted {
+        partition: Partition,
+        count: u64,
+    },
+    InvariantViolated {
+        invariant: &'static str,
+        detail: String,
+    },
 }
 
 impl Outcome {

@@ -24,7 +24,10 @@ pub enum Input {
         start: Offset,
     },
     /// Kafka wants the partitions back; deliveries that run may end until `deadline`.
-    Revoking { partitions: Vec<Partition>, deadline: Now },
+    Revoking {
+        partitions: Vec<Partition>,
+        deadline: Now,
+    },
     /// The partitions already belong to somebody else.
     Lost { partitions: Vec<Partition> },
     /// Records of one session of one partition, in offset order.
@@ -40,7 +43,10 @@ pub enum Input {
     /// The dead letters of one batch that are durable. A ticket that is missing was fenced, or was dead already.
     Buried { buried: Vec<Ticket> },
     /// The statement of the batch under way for this operation failed as a whole.
-    LedgerFailed { operation: Operation, failure: LedgerFailure },
+    LedgerFailed {
+        operation: Operation,
+        failure: LedgerFailure,
+    },
     /// One delivery ended.
     Delivered {
         ticket: Ticket,
@@ -105,8 +111,14 @@ impl LedgerState {
 
     #[must_use]
     pub fn from_code(code: char) -> Option<Self> {
-        [Self::Claimed, Self::Parked, Self::Done, Self::Dead, Self::Uncertain]
-            .into_iter()
-            .find(|state| state.code() == code)
+        [
+            Self::Claimed,
+            Self::Parked,
+            Self::Done,
+            Self::Dead,
+            Self::Uncertain,
+        ]
+        .into_iter()
+        .find(|state| state.code() == code)
     }
 }

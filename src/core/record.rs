@@ -67,7 +67,9 @@ impl Record {
             .iter()
             .map(|header| header.name.len() + header.value.as_ref().map_or(0, Bytes::len))
             .sum();
-        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+        self.key.as_ref().map_or(0, Bytes::len)
+            + self.value.as_ref().map_or(0, Bytes::len)
+            + headers
     }
 }
 

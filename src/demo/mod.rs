@@ -1,0 +1,1 @@
+//! Everything embedded, no set-up.

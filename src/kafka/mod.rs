@@ -1,0 +1,1 @@
+//! Reaching the Kafka cluster: the consumer thread, the dead-letter producer, lag and preflight.

@@ -1,0 +1,1 @@
+//! Postgres: one file per table, one statement per transition.

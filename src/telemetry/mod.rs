@@ -1,0 +1,1 @@
+//! Metrics, noteworthy events and logs.
