@@ -45,6 +45,8 @@ pub(super) enum Stage {
     Busy {
         until: Now,
     },
+    /// Another copy holds the claim; claims again when its lane comes to it.
+    Behind,
     /// Ours; waits for its turn in the lane.
     Claimed,
     /// At the head of its lane; waits for a free delivery.

@@ -13,18 +13,23 @@ impl Engine {
     /// The claim is ours: the record is delivered when it is the first of its lane.
     pub(super) fn take_place(&mut self, ticket: Ticket) {
         self.set_stage(ticket, Stage::Claimed);
-        let Some(entry) = self.entries.get(&ticket) else { return };
-        let Some(state) = self.partitions.get(&entry.partition()) else { return };
-        if entry.lane.is_none_or(|lane| state.is_head(lane, ticket)) {
+        if self.is_head_of_lane(ticket) {
             self.make_ready(ticket);
         }
+    }
+
+    /// Whether nothing of the same lane comes before it.
+    pub(super) fn is_head_of_lane(&self, ticket: Ticket) -> bool {
+        let Some(entry) = self.entries.get(&ticket) else { return false };
+        let Some(state) = self.partitions.get(&entry.partition()) else { return false };
+        entry.lane.is_none_or(|lane| state.is_head(lane, ticket))
     }
 
     fn move_head(&mut self, head: Ticket) {
         match self.entries.get(&head).map(|entry| entry.stage) {
             Some(Stage::Claimed) => self.make_ready(head),
             // The copy that held the claim stood before it in the lane, perhaps: ask again at once.
-            Some(Stage::Busy { .. }) => self.claim_again(head),
+            Some(Stage::Busy { .. } | Stage::Behind) => self.claim_again(head),
             _ => {}
         }
     }
@@ -67,9 +72,10 @@ impl Engine {
         }
         let coordinates = entry.record.coordinates;
         let attempt = entry.attempts + 1;
-        let is_head = entry.lane.is_none_or(|lane| state.is_head(lane, ticket));
         let found = [
-            invariants::one_at_a_time(is_head, || format!("{coordinates:?} is not the head of its lane")),
+            invariants::one_at_a_time(self.is_head_of_lane(ticket), || {
+                format!("{coordinates:?} is not the head of its lane")
+            }),
             invariants::owned(!entry.orphaned, || format!("{coordinates:?} belongs to a session that is over")),
         ];
         super::report_all(found.into_iter().filter_map(Result::err), effects);

@@ -196,6 +196,15 @@ impl Engine {
         self.partitions.iter().map(|(partition, state)| (*partition, state.epoch))
     }
 
+    /// Whose notification may have had its effect without being settled.
+    #[cfg(test)]
+    fn unsettled_identities(&self) -> impl Iterator<Item = crate::core::event::Identity> {
+        self.entries
+            .values()
+            .filter(|entry| matches!(entry.stage, Stage::Delivering | Stage::Settling))
+            .map(|entry| entry.identity.clone())
+    }
+
     /// The record has custody elsewhere.
     fn end(&mut self, now: Now, ticket: Ticket, outcome: Outcome, effects: &mut Effects) {
         let Some(entry) = self.forget(ticket) else { return };

@@ -1,5 +1,6 @@
 //! The ledger: claims, settlements, burials, and what their answers mean.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -49,27 +50,54 @@ impl Engine {
         match verdict {
             Verdict::Fresh | Verdict::Takeover if is_given_up => self.queue_burial(ticket),
             Verdict::Fresh | Verdict::Takeover => self.take_place(ticket),
-            Verdict::Busy => self.wait_for_holder(now, ticket, row, effects),
+            Verdict::Busy => self.wait_for_holder(now, ticket, &row.holder, effects),
             Verdict::Duplicate => self.end(now, ticket, Outcome::Duplicate, effects),
             Verdict::Conflict => self.give_up_conflict(ticket),
         }
     }
 
-    fn wait_for_holder(&mut self, now: Now, ticket: Ticket, row: &LedgerRow, effects: &mut Effects) {
+    fn wait_for_holder(&mut self, now: Now, ticket: Ticket, holder: &Holder, effects: &mut Effects) {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        entry.seize_from = None;
         let busy = entry.busy.get_or_insert(Busy { since: now, tries: 0 });
         busy.tries = busy.tries.saturating_add(1);
         let (waited, tries) = (now.saturating_sub(busy.since), busy.tries);
-        entry.seize_from = None;
+        if !self.is_head_of_lane(ticket) {
+            return self.set_stage(ticket, Stage::Behind);
+        }
+        if let Some(behind) = self.holder_behind(ticket, holder) {
+            return self.seize_from_behind(ticket, behind, holder);
+        }
         if waited >= INSPECT_HOLDER_AFTER {
-            let holder = row.holder.clone();
-            effects.push(Effect::InspectHolder { ticket, holder });
+            effects.push(Effect::InspectHolder { ticket, holder: holder.clone() });
         }
         // At least half of the bound: asking at once again cannot help.
         let wait = self.busy.bound(tries) / 2 + self.busy.wait(tries, None, &mut self.random) / 2;
         let until = now + wait;
         self.set_stage(ticket, Stage::Busy { until });
-        self.timers.push(std::cmp::Reverse((until, ticket)));
+        self.timers.push(Reverse((until, ticket)));
+    }
+
+    /// The copy that holds the claim, if it waits for this one in the same lane.
+    ///
+    /// A later copy may have claimed an identity whose earlier copy was dead, and its worker died before either offset
+    /// was committed. Each would wait for the other for ever.
+    fn holder_behind(&self, ticket: Ticket, holder: &Holder) -> Option<Ticket> {
+        let entry = self.entries.get(&ticket)?;
+        let state = self.partitions.get(&entry.partition())?;
+        let is_holder = |other: &Ticket| {
+            let other = self.entries.get(other);
+            other.is_some_and(|other| other.stage == Stage::Claimed && self.holder(other) == *holder)
+        };
+        state.lane(entry.lane?).find(is_holder)
+    }
+
+    fn seize_from_behind(&mut self, ticket: Ticket, behind: Ticket, holder: &Holder) {
+        self.set_stage(behind, Stage::Behind);
+        if let Some(entry) = self.entries.get_mut(&ticket) {
+            entry.seize_from = Some(holder.clone());
+        }
+        self.claim_again(ticket);
     }
 
     pub(super) fn holder_inspected(&mut self, ticket: Ticket, abandoned: Option<Holder>) {
