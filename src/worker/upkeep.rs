@@ -1,0 +1,1 @@
+//! What goes on beside the records: lag, facts for gauges, pruning.
