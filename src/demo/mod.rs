@@ -1,1 +1,3 @@
 //! Everything embedded, no set-up.
+
+pub mod postgres;
