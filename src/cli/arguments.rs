@@ -43,28 +43,15 @@ impl ConfigArguments {
 
     fn flags(self) -> Vec<Flag> {
         let named = [
-            (
-                "--bootstrap-servers",
-                "kafka.bootstrap_servers",
-                self.bootstrap_servers,
-            ),
+            ("--bootstrap-servers", "kafka.bootstrap_servers", self.bootstrap_servers),
             ("--topic", "kafka.topic", self.topic),
             ("--group", "kafka.group", self.group),
             ("--database-url", "database.url", self.database_url),
             ("--http-address", "http.address", self.http_address),
         ];
-        let named = named.into_iter().filter_map(|(name, key, value)| {
-            Some(Flag {
-                name,
-                key: key.to_owned(),
-                value: value?,
-            })
-        });
-        let set = self.assignments.into_iter().map(|(key, value)| Flag {
-            name: "--set",
-            key,
-            value,
-        });
+        let named =
+            named.into_iter().filter_map(|(name, key, value)| Some(Flag { name, key: key.to_owned(), value: value? }));
+        let set = self.assignments.into_iter().map(|(key, value)| Flag { name: "--set", key, value });
         set.chain(named).collect()
     }
 }
@@ -99,13 +86,8 @@ mod tests {
             "--set",
             "retry.max_attempts=3=4",
         ]);
-        let flags: Vec<_> = line
-            .unwrap()
-            .config
-            .flags()
-            .into_iter()
-            .map(|flag| (flag.name, flag.key, flag.value))
-            .collect();
+        let flags: Vec<_> =
+            line.unwrap().config.flags().into_iter().map(|flag| (flag.name, flag.key, flag.value)).collect();
         let flag = |name, key: &str, value: &str| (name, key.to_owned(), value.to_owned());
         assert_eq!(
             flags,
@@ -120,10 +102,7 @@ mod tests {
     #[test]
     fn a_set_without_a_key_and_a_value_is_refused() {
         for text in ["", "kafka.topic", "=x"] {
-            assert!(
-                Line::try_parse_from(["herald", "--set", text]).is_err(),
-                "{text:?}"
-            );
+            assert!(Line::try_parse_from(["herald", "--set", text]).is_err(), "{text:?}");
         }
     }
 }

@@ -28,9 +28,7 @@ pub(super) enum Command {
 pub(super) fn execute(command: &Command, arguments: ConfigArguments) -> Result<(), Failure> {
     match command {
         Command::Print { json: false } => print(&arguments.load(Purpose::Inspect)?.to_toml()),
-        Command::Print { json: true } => {
-            print(&lines(&arguments.load(Purpose::Inspect)?.to_json()))
-        }
+        Command::Print { json: true } => print(&lines(&arguments.load(Purpose::Inspect)?.to_json())),
         Command::Example => print(&config::example()),
         Command::Schema => print(&lines(&config::schema())),
         Command::Docs => print(&config::markdown()),

@@ -43,9 +43,7 @@ impl Failure {
         match self {
             Self::Configuration(error) => {
                 let problems = error.problems.iter();
-                let told: Vec<String> = problems
-                    .map(|problem| format!("{label} {problem}\n"))
-                    .collect();
+                let told: Vec<String> = problems.map(|problem| format!("{label} {problem}\n")).collect();
                 match told.len() {
                     1 => told.concat(),
                     count => format!("{}{count} problems in the configuration\n", told.concat()),
@@ -91,9 +89,7 @@ mod tests {
 
     #[test]
     fn a_configuration_error_says_where_it_was_set_and_what_is_allowed() {
-        let failure = Failure::Configuration(ConfigError {
-            problems: vec![problem("webhook.timeout")],
-        });
+        let failure = Failure::Configuration(ConfigError { problems: vec![problem("webhook.timeout")] });
         let expected = "\
 error: webhook.timeout: \"10\" is not a duration
   set in   environment, HERALD_WEBHOOK__TIMEOUT
@@ -109,22 +105,13 @@ error: webhook.timeout: \"10\" is not a duration
         });
         let message = failure.message(Style::Plain);
         assert_eq!(message.matches("error: ").count(), 2);
-        assert!(
-            message.ends_with("2 problems in the configuration\n"),
-            "{message}"
-        );
+        assert!(message.ends_with("2 problems in the configuration\n"), "{message}");
     }
 
     #[test]
     fn a_cause_stands_on_the_line_of_its_error() {
         let failure = Failure::Failed(anyhow!("connection refused").context("database"));
-        assert_eq!(
-            failure.message(Style::Plain),
-            "error: database: connection refused\n"
-        );
-        assert_eq!(
-            failure.message(Style::Coloured),
-            "\u{1b}[1;31merror:\u{1b}[0m database: connection refused\n"
-        );
+        assert_eq!(failure.message(Style::Plain), "error: database: connection refused\n");
+        assert_eq!(failure.message(Style::Coloured), "\u{1b}[1;31merror:\u{1b}[0m database: connection refused\n");
     }
 }

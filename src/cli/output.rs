@@ -19,11 +19,7 @@ impl Style {
     pub fn of(stream: &impl IsTerminal) -> Self {
         let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        if stream.is_terminal() && !is_refused && !is_dumb {
-            Self::Coloured
-        } else {
-            Self::Plain
-        }
+        if stream.is_terminal() && !is_refused && !is_dumb { Self::Coloured } else { Self::Plain }
     }
 
     /// Something that needs action.
@@ -49,9 +45,7 @@ impl Style {
 /// Writes to standard output. A reader that closed it (`herald … | head`) has seen enough: that is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    let written = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result.context("standard output")?),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::kafka::Kafka;
 use super::secret::{Secret, redacted_url};
 use super::units::{duration, size};
+pub use crate::core::key::OrderingKey;
 
 /// Everything the worker needs to know, complete and valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -81,10 +82,7 @@ pub struct Webhook {
     #[schemars(example = "https://gateway.example.org/notify", extend("x-kind" = "http-url"))]
     pub url: String,
     /// Signs each request as Standard Webhooks describe. Without it requests are not signed.
-    #[schemars(
-        example = "whsec_c2lnbnMgZXZlcnkgcmVxdWVzdA==",
-        length(min = 1, max = 1024)
-    )]
+    #[schemars(example = "whsec_c2lnbnMgZXZlcnkgcmVxdWVzdA==", length(min = 1, max = 1024))]
     pub secret: Option<Secret>,
     /// How long one request may take, connecting included.
     #[serde(with = "duration")]
@@ -112,19 +110,6 @@ pub struct Delivery {
 pub struct Ordering {
     /// Records of one partition that share this key are delivered one at a time, in offset order.
     pub key: OrderingKey,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OrderingKey {
-    /// The order the event is about.
-    OrderId,
-    /// The user the order belongs to.
-    UserId,
-    /// The key of the Kafka record.
-    RecordKey,
-    /// Nothing: every record for itself.
-    None,
 }
 
 /// When a delivery that failed is tried again.
@@ -222,101 +207,68 @@ impl Default for Database {
 
 impl Default for Notification {
     fn default() -> Self {
-        Self {
-            channel: ChannelKind::Log,
-            event_types: vec!["ORDER_CREATED".to_owned()],
-        }
+        Self { channel: ChannelKind::Log, event_types: vec!["ORDER_CREATED".to_owned()] }
     }
 }
 
 impl Default for Webhook {
     fn default() -> Self {
-        Self {
-            url: String::new(),
-            secret: None,
-            timeout: Duration::from_secs(10),
-        }
+        Self { url: String::new(), secret: None, timeout: Duration::from_secs(10) }
     }
 }
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self {
-            max_concurrent: 256,
-            drain_timeout: Duration::from_secs(20),
-        }
+        Self { max_concurrent: 256, drain_timeout: Duration::from_secs(20) }
     }
 }
 
 impl Default for Ordering {
     fn default() -> Self {
-        Self {
-            key: OrderingKey::OrderId,
-        }
+        Self { key: OrderingKey::OrderId }
     }
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            max_attempts: 8,
-            initial_backoff: Duration::from_millis(500),
-            max_backoff: Duration::from_secs(30),
-        }
+        Self { max_attempts: 8, initial_backoff: Duration::from_millis(500), max_backoff: Duration::from_secs(30) }
     }
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self {
-            retention: Duration::from_hours(30 * 24),
-        }
+        Self { retention: Duration::from_hours(30 * 24) }
     }
 }
 
 impl Default for DeadLetters {
     fn default() -> Self {
-        Self {
-            topic: "order_events.dlq".to_owned(),
-            create_topic: false,
-        }
+        Self { topic: "order_events.dlq".to_owned(), create_topic: false }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            records: 20_000,
-            bytes: 64 * 1024 * 1024,
-        }
+        Self { records: 20_000, bytes: 64 * 1024 * 1024 }
     }
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
-        }
+        Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
     }
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self {
-            log_format: LogFormat::Json,
-            log_level: "info".to_owned(),
-        }
+        Self { log_format: LogFormat::Json, log_level: "info".to_owned() }
     }
 }
 
 /// By hand: a webhook's URL may carry a password or a token.
 impl fmt::Debug for Webhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            url,
-            secret,
-            timeout,
-        } = self;
+        let Self { url, secret, timeout } = self;
         f.debug_struct("Webhook")
             .field("url", &redacted_url(url))
             .field("secret", secret)

@@ -43,8 +43,7 @@ fn database_url(settings: &Settings, purpose: Purpose) -> Option<Clash> {
         key: "database.url",
         what: "is required".to_owned(),
         against: None,
-        allowed: "postgres://user:password@host:port/database, for example in DATABASE_URL"
-            .to_owned(),
+        allowed: "postgres://user:password@host:port/database, for example in DATABASE_URL".to_owned(),
     })
 }
 
@@ -70,41 +69,23 @@ fn dead_letter_topic(settings: &Settings) -> Option<Clash> {
 
 /// librdkafka refuses it with a message that names neither key of ours.
 fn session_timeout(settings: &Settings) -> Option<Clash> {
-    let (session, poll) = (
-        settings.kafka.session_timeout,
-        settings.kafka.max_poll_interval,
-    );
+    let (session, poll) = (settings.kafka.session_timeout, settings.kafka.max_poll_interval);
     (session > poll).then(|| Clash {
         key: "kafka.session_timeout",
-        what: format!(
-            "\"{}\" is above kafka.max_poll_interval",
-            duration::render(session)
-        ),
-        against: Some((
-            "kafka.max_poll_interval",
-            format!("\"{}\"", duration::render(poll)),
-        )),
+        what: format!("\"{}\" is above kafka.max_poll_interval", duration::render(session)),
+        against: Some(("kafka.max_poll_interval", format!("\"{}\"", duration::render(poll)))),
         allowed: format!("at most \"{}\"", duration::render(poll)),
     })
 }
 
 /// Another member that joins while this one drains would have it evicted.
 fn drain_timeout(settings: &Settings) -> Option<Clash> {
-    let (drain, poll) = (
-        settings.delivery.drain_timeout,
-        settings.kafka.max_poll_interval,
-    );
+    let (drain, poll) = (settings.delivery.drain_timeout, settings.kafka.max_poll_interval);
     let half = poll / 2;
     (drain >= half).then(|| Clash {
         key: "delivery.drain_timeout",
-        what: format!(
-            "\"{}\" is not below half of kafka.max_poll_interval",
-            duration::render(drain)
-        ),
-        against: Some((
-            "kafka.max_poll_interval",
-            format!("\"{}\"", duration::render(poll)),
-        )),
+        what: format!("\"{}\" is not below half of kafka.max_poll_interval", duration::render(drain)),
+        against: Some(("kafka.max_poll_interval", format!("\"{}\"", duration::render(poll)))),
         allowed: format!("below \"{}\"", duration::render(half)),
     })
 }
@@ -113,14 +94,8 @@ fn backoff(settings: &Settings) -> Option<Clash> {
     let (initial, max) = (settings.retry.initial_backoff, settings.retry.max_backoff);
     (initial > max).then(|| Clash {
         key: "retry.initial_backoff",
-        what: format!(
-            "\"{}\" is above retry.max_backoff",
-            duration::render(initial)
-        ),
-        against: Some((
-            "retry.max_backoff",
-            format!("\"{}\"", duration::render(max)),
-        )),
+        what: format!("\"{}\" is above retry.max_backoff", duration::render(initial)),
+        against: Some(("retry.max_backoff", format!("\"{}\"", duration::render(max)))),
         allowed: format!("at most \"{}\"", duration::render(max)),
     })
 }

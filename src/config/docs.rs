@@ -35,11 +35,7 @@ fn section(key: &Key) -> String {
     };
     let _ = writeln!(text, "* default: {default}");
     let _ = match key.kind {
-        Kind::Options => writeln!(
-            text,
-            "* environment: `{}__<NAME>`, dots as underscores",
-            variable(&key.path)
-        ),
+        Kind::Options => writeln!(text, "* environment: `{}__<NAME>`, dots as underscores", variable(&key.path)),
         _ => writeln!(text, "* environment: `{}`", variable(&key.path)),
     };
     match &key.kind {
@@ -115,10 +111,7 @@ mod tests {
 
     #[test]
     fn the_documentation_is_written_from_the_structs() {
-        let kept = include_str!(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/docs/configuration.md"
-        ));
+        let kept = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"));
         assert!(kept == markdown(), "docs/configuration.md {STALE}");
     }
 
@@ -143,22 +136,14 @@ mod tests {
     #[test]
     fn the_example_holds_every_key_at_its_default() {
         let sources = Sources {
-            file: Some(SourceFile {
-                path: "herald.example.toml".to_owned(),
-                text: uncommented(),
-            }),
+            file: Some(SourceFile { path: "herald.example.toml".to_owned(), text: uncommented() }),
             ..Sources::default()
         };
         let loaded = load(&sources, Purpose::Inspect).unwrap();
         let example = loaded.to_json();
         for key in Catalogue::new().keys().filter(|key| key.default.is_some()) {
             let (area, name) = key.path.split_once('.').unwrap();
-            assert_eq!(
-                example[area][name]["value"],
-                *key.default.as_ref().unwrap(),
-                "{}",
-                key.path
-            );
+            assert_eq!(example[area][name]["value"], *key.default.as_ref().unwrap(), "{}", key.path);
             assert_ne!(example[area][name]["origin"], "default", "{}", key.path);
         }
     }
@@ -174,11 +159,7 @@ mod tests {
     fn the_example_names_every_key() {
         let example = example();
         for key in Catalogue::new().keys() {
-            assert!(
-                example.contains(&format!("#{} = ", key.name)),
-                "{}",
-                key.path
-            );
+            assert!(example.contains(&format!("#{} = ", key.name)), "{}", key.path);
         }
     }
 }

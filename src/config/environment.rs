@@ -11,10 +11,8 @@ const PREFIX: &str = "HERALD_";
 const OPTIONS: &str = "kafka.options.";
 
 /// Honoured as they are; the name with the prefix wins over them.
-const WELL_KNOWN: [(&str, &str); 2] = [
-    ("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers"),
-    ("DATABASE_URL", "database.url"),
-];
+const WELL_KNOWN: [(&str, &str); 2] =
+    [("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers"), ("DATABASE_URL", "database.url")];
 
 /// Variables in the order of their precedence. An empty one counts as not set, so that `${NAME:-}` can be passed on.
 pub(crate) fn read<'k>(catalogue: &'k Catalogue, variables: &[(String, OsString)]) -> Layer<'k> {

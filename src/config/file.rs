@@ -12,11 +12,7 @@ use super::value::{Kind, Written};
 const SYNTAX_ERRORS_SHOWN: usize = 3;
 
 pub(crate) fn read<'k>(catalogue: &'k Catalogue, file: &SourceFile) -> Layer<'k> {
-    let mut reader = Reader {
-        catalogue,
-        file,
-        layer: Layer::default(),
-    };
+    let mut reader = Reader { catalogue, file, layer: Layer::default() };
     let (document, errors) = DeTable::parse_recoverable(&file.text);
     if errors.is_empty() {
         for (name, value) in document.get_ref() {
@@ -25,16 +21,9 @@ pub(crate) fn read<'k>(catalogue: &'k Catalogue, file: &SourceFile) -> Layer<'k>
     }
     for error in errors.iter().take(SYNTAX_ERRORS_SHOWN) {
         let start = error.span().map_or(0, |span| span.start);
-        reader.problem(
-            &file.path,
-            format!("is not TOML: {}", error.message()),
-            start,
-        );
+        reader.problem(&file.path, format!("is not TOML: {}", error.message()), start);
     }
-    reader
-        .layer
-        .problems
-        .sort_by_key(|problem| line_of(&problem.origin));
+    reader.layer.problems.sort_by_key(|problem| line_of(&problem.origin));
     reader.layer
 }
 
@@ -58,19 +47,13 @@ impl<'k> Reader<'k, '_> {
     fn area(&mut self, name: &Name<'_>, value: &Entry<'_>) {
         let area = name.get_ref().as_ref();
         if !self.catalogue.has_area(area) {
-            let areas = self
-                .catalogue
-                .areas
-                .iter()
-                .map(|area| format!("[{}]", area.name));
+            let areas = self.catalogue.areas.iter().map(|area| format!("[{}]", area.name));
             let keys = self.catalogue.keys().map(|key| key.path.clone());
             let origin = self.origin(name.span().start);
             match value.get_ref() {
-                DeValue::Table(_) => self.layer.unknown(
-                    &format!("[{area}]"),
-                    nearest(&format!("[{area}]"), areas),
-                    origin,
-                ),
+                DeValue::Table(_) => {
+                    self.layer.unknown(&format!("[{area}]"), nearest(&format!("[{area}]"), areas), origin)
+                }
                 _ => self.layer.unknown(area, nearest(area, keys), origin),
             }
             return;
@@ -118,12 +101,7 @@ impl<'k> Reader<'k, '_> {
     }
 
     fn assign(&mut self, key: &'k Key, option: Option<String>, value: &DeValue<'_>, start: usize) {
-        self.layer.assignments.push(Assignment {
-            key,
-            option,
-            written: written(value),
-            origin: self.origin(start),
-        });
+        self.layer.assignments.push(Assignment { key, option, written: written(value), origin: self.origin(start) });
     }
 
     fn problem(&mut self, subject: &str, what: String, start: usize) {
@@ -138,10 +116,7 @@ impl<'k> Reader<'k, '_> {
 
     fn origin(&self, start: usize) -> Origin {
         let before = self.file.text.as_bytes().iter().take(start);
-        Origin::File {
-            path: self.file.path.clone(),
-            line: before.filter(|byte| **byte == b'\n').count() + 1,
-        }
+        Origin::File { path: self.file.path.clone(), line: before.filter(|byte| **byte == b'\n').count() + 1 }
     }
 }
 
@@ -151,9 +126,7 @@ fn written(value: &DeValue<'_>) -> Written {
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map_or_else(|_| Written::Other(number.to_string()), Written::Whole),
         DeValue::Boolean(value) => Written::Boolean(*value),
-        DeValue::Array(items) => {
-            Written::List(items.iter().map(|item| written(item.get_ref())).collect())
-        }
+        DeValue::Array(items) => Written::List(items.iter().map(|item| written(item.get_ref())).collect()),
         DeValue::Float(number) => Written::Other(number.to_string()),
         DeValue::Datetime(time) => Written::Other(time.to_string()),
         DeValue::Table(_) => Written::Other("a table".to_owned()),

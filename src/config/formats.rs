@@ -26,15 +26,8 @@ fn is_broker(text: &str) -> bool {
 
 /// Only brackets tell the colons of an IPv6 address from the one before the port.
 fn split_port(address: &str) -> (&str, Option<&str>) {
-    if let Some((host, rest)) = address
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-    {
-        let port = if rest.is_empty() {
-            None
-        } else {
-            Some(rest.strip_prefix(':').unwrap_or_default())
-        };
+    if let Some((host, rest)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').unwrap_or_default()) };
         return (host, port);
     }
     match address.split_once(':') {
@@ -52,18 +45,15 @@ pub(crate) fn is_http_url(text: &str) -> bool {
 }
 
 pub(crate) fn is_postgres_url(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| {
-        matches!(url.scheme(), "postgres" | "postgresql") && !url.cannot_be_a_base()
-    })
+    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql") && !url.cannot_be_a_base())
 }
 
 /// A level, or `module=level`, comma separated.
 pub(crate) fn is_log_filter(text: &str) -> bool {
-    text.split(',')
-        .all(|part| match part.trim().split_once('=') {
-            None => is_level(part.trim()),
-            Some((module, level)) => is_module(module) && is_level(level),
-        })
+    text.split(',').all(|part| match part.trim().split_once('=') {
+        None => is_level(part.trim()),
+        Some((module, level)) => is_module(module) && is_level(level),
+    })
 }
 
 fn is_level(text: &str) -> bool {
@@ -92,39 +82,15 @@ mod tests {
     fn a_topic_is_what_kafka_accepts() {
         let longest = "a".repeat(249);
         let too_long = "a".repeat(250);
-        check(
-            is_topic,
-            &["order_events", "a.b-C_1", &longest],
-            &["", ".", "..", "a b", "a/b", "ä", &too_long],
-        );
+        check(is_topic, &["order_events", "a.b-C_1", &longest], &["", ".", "..", "a b", "a/b", "ä", &too_long]);
     }
 
     #[test]
     fn brokers_are_hosts_with_or_without_a_port() {
         check(
             is_brokers,
-            &[
-                "localhost",
-                "localhost:9092",
-                "a:1, b:65535",
-                "[::1]:9092",
-                "[::1]",
-                "SSL://a:9093",
-            ],
-            &[
-                "",
-                ",",
-                "a:",
-                "a:0",
-                "a:65536",
-                "a:x",
-                ":9092",
-                "a:9092,",
-                "a b:1",
-                "http://a/b",
-                "[::1]9092",
-                "[]:1",
-            ],
+            &["localhost", "localhost:9092", "a:1, b:65535", "[::1]:9092", "[::1]", "SSL://a:9093"],
+            &["", ",", "a:", "a:0", "a:65536", "a:x", ":9092", "a:9092,", "a b:1", "http://a/b", "[::1]9092", "[]:1"],
         );
     }
 
@@ -133,14 +99,7 @@ mod tests {
         check(
             is_address,
             &["127.0.0.1:9464", "0.0.0.0:0", "[::]:9464"],
-            &[
-                "",
-                "9464",
-                "localhost:9464",
-                ":9464",
-                "127.0.0.1",
-                "127.0.0.1:99999",
-            ],
+            &["", "9464", "localhost:9464", ":9464", "127.0.0.1", "127.0.0.1:99999"],
         );
     }
 
@@ -149,30 +108,12 @@ mod tests {
         check(
             is_http_url,
             &["http://gateway", "https://gateway:8443/notify?x=1"],
-            &[
-                "",
-                "gateway",
-                "ftp://gateway",
-                "https://",
-                "http:",
-                "postgres://db",
-            ],
+            &["", "gateway", "ftp://gateway", "https://", "http:", "postgres://db"],
         );
         check(
             is_postgres_url,
-            &[
-                "postgres://ana:pw@db:5432/herald",
-                "postgresql:///herald?host=/run/postgresql",
-                "postgres://db",
-            ],
-            &[
-                "",
-                "db",
-                "mysql://db/herald",
-                "postgres:herald",
-                "host=db user=ana",
-                "postgres://ana:p/w@db/h",
-            ],
+            &["postgres://ana:pw@db:5432/herald", "postgresql:///herald?host=/run/postgresql", "postgres://db"],
+            &["", "db", "mysql://db/herald", "postgres:herald", "host=db user=ana", "postgres://ana:p/w@db/h"],
         );
     }
 

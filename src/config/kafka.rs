@@ -93,11 +93,8 @@ impl Default for Kafka {
 /// By hand: options may hold passwords.
 impl fmt::Debug for Kafka {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let options: BTreeMap<&str, &str> = self
-            .options
-            .iter()
-            .map(|(name, value)| (name.as_str(), shown_option(name, value)))
-            .collect();
+        let options: BTreeMap<&str, &str> =
+            self.options.iter().map(|(name, value)| (name.as_str(), shown_option(name, value))).collect();
         f.debug_struct("Kafka")
             .field("bootstrap_servers", &self.bootstrap_servers)
             .field("topic", &self.topic)
@@ -114,83 +111,39 @@ impl fmt::Debug for Kafka {
 }
 
 fn shown_option<'a>(name: &str, value: &'a str) -> &'a str {
-    if is_secret_option(name) {
-        REDACTED
-    } else {
-        value
-    }
+    if is_secret_option(name) { REDACTED } else { value }
 }
 
 /// Whether the value of a librdkafka option may not be printed. Rather one too many.
 pub(crate) fn is_secret_option(name: &str) -> bool {
-    const MARKS: [&str; 7] = [
-        "password",
-        "passphrase",
-        "secret",
-        "key.pem",
-        "jaas",
-        "oauthbearer.config",
-        "token.value",
-    ];
+    const MARKS: [&str; 7] =
+        ["password", "passphrase", "secret", "key.pem", "jaas", "oauthbearer.config", "token.value"];
     MARKS.iter().any(|mark| name.contains(mark))
 }
 
 /// librdkafka options that Herald's promise rests on, or that have a key of their own.
 const RESERVED: [(&str, &str); 16] = [
     ("bootstrap.servers", "set kafka.bootstrap_servers instead"),
-    (
-        "metadata.broker.list",
-        "set kafka.bootstrap_servers instead",
-    ),
+    ("metadata.broker.list", "set kafka.bootstrap_servers instead"),
     ("group.id", "set kafka.group instead"),
     ("group.instance.id", "set kafka.instance_id instead"),
     ("group.protocol", "set kafka.group_protocol instead"),
     ("session.timeout.ms", "set kafka.session_timeout instead"),
-    (
-        "max.poll.interval.ms",
-        "set kafka.max_poll_interval instead",
-    ),
-    (
-        "auto.offset.reset",
-        "set kafka.start_from or kafka.on_lost_offsets instead",
-    ),
-    (
-        "enable.auto.commit",
-        "nothing: offsets are committed only after custody",
-    ),
-    (
-        "auto.commit.enable",
-        "nothing: offsets are committed only after custody",
-    ),
-    (
-        "enable.auto.offset.store",
-        "nothing: offsets are stored only after custody",
-    ),
-    (
-        "enable.partition.eof",
-        "nothing: the consumer does not use it",
-    ),
-    (
-        "enable.idempotence",
-        "nothing: dead letters are always published idempotently",
-    ),
+    ("max.poll.interval.ms", "set kafka.max_poll_interval instead"),
+    ("auto.offset.reset", "set kafka.start_from or kafka.on_lost_offsets instead"),
+    ("enable.auto.commit", "nothing: offsets are committed only after custody"),
+    ("auto.commit.enable", "nothing: offsets are committed only after custody"),
+    ("enable.auto.offset.store", "nothing: offsets are stored only after custody"),
+    ("enable.partition.eof", "nothing: the consumer does not use it"),
+    ("enable.idempotence", "nothing: dead letters are always published idempotently"),
     ("acks", "nothing: dead letters always wait for all replicas"),
-    (
-        "request.required.acks",
-        "nothing: dead letters always wait for all replicas",
-    ),
-    (
-        "transactional.id",
-        "nothing: the producer is not transactional",
-    ),
+    ("request.required.acks", "nothing: dead letters always wait for all replicas"),
+    ("transactional.id", "nothing: the producer is not transactional"),
 ];
 
 /// What to do instead of setting this option, if it is not free.
 pub(crate) fn reserved_option(name: &str) -> Option<&'static str> {
-    RESERVED
-        .iter()
-        .find(|(reserved, _)| *reserved == name)
-        .map(|(_, remedy)| *remedy)
+    RESERVED.iter().find(|(reserved, _)| *reserved == name).map(|(_, remedy)| *remedy)
 }
 
 #[cfg(test)]

@@ -44,14 +44,8 @@ impl Settings {
         V: Into<OsString>,
     {
         let sources = Sources {
-            file: file.map(|text| SourceFile {
-                path: "herald.toml".to_owned(),
-                text: text.to_owned(),
-            }),
-            environment: environment
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
+            file: file.map(|text| SourceFile { path: "herald.toml".to_owned(), text: text.to_owned() }),
+            environment: environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
             flags: flags.to_vec(),
             surroundings: Surroundings::Unattended,
         };
@@ -82,12 +76,9 @@ fn flags<'k>(catalogue: &'k Catalogue, flags: &[Flag]) -> Layer<'k> {
                 let keys = catalogue.keys().map(|key| key.path.clone());
                 layer.unknown(&flag.key, nearest(&flag.key, keys), origin);
             }
-            Some((key, option)) => layer.assignments.push(Assignment {
-                key,
-                option,
-                written: Written::Bare(flag.value.clone()),
-                origin,
-            }),
+            Some((key, option)) => {
+                layer.assignments.push(Assignment { key, option, written: Written::Bare(flag.value.clone()), origin })
+            }
         }
     }
     layer
@@ -108,11 +99,7 @@ impl Merge {
             let pretty = ("pretty".into(), Origin::Default);
             values.insert("telemetry.log_format".to_owned(), pretty);
         }
-        Self {
-            values,
-            problems: Vec::new(),
-            refused: BTreeSet::new(),
-        }
+        Self { values, problems: Vec::new(), refused: BTreeSet::new() }
     }
 
     fn layer(&mut self, layer: Layer<'_>) {
@@ -149,13 +136,8 @@ impl Merge {
             }
         }
         match settings {
-            Some(settings) if self.problems.is_empty() => Ok(Loaded {
-                settings,
-                entries: self.entries(catalogue),
-            }),
-            _ => Err(ConfigError {
-                problems: self.problems,
-            }),
+            Some(settings) if self.problems.is_empty() => Ok(Loaded { settings, entries: self.entries(catalogue) }),
+            _ => Err(ConfigError { problems: self.problems }),
         }
     }
 
@@ -190,18 +172,12 @@ impl Merge {
 
     fn options(&self, key: &Key) -> Value {
         let set = self.set_options(key);
-        set.map(|(option, value, _)| (option.to_owned(), value.clone()))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
+        set.map(|(option, value, _)| (option.to_owned(), value.clone())).collect::<serde_json::Map<_, _>>().into()
     }
 
     fn set_options(&self, key: &Key) -> impl Iterator<Item = (&str, &Value, &Origin)> {
         let prefix = format!("{}.", key.path);
-        self.values
-            .iter()
-            .filter_map(move |(path, (value, origin))| {
-                Some((path.strip_prefix(&prefix)?, value, origin))
-            })
+        self.values.iter().filter_map(move |(path, (value, origin))| Some((path.strip_prefix(&prefix)?, value, origin)))
     }
 
     fn clash(&mut self, clash: Clash) {
@@ -213,9 +189,7 @@ impl Merge {
             Origin::Default if clash.what == "is required" => Origin::Nowhere,
             origin => origin,
         };
-        let against = clash
-            .against
-            .map(|(key, value)| format!("{key} = {value}, {}", self.origin(key)));
+        let against = clash.against.map(|(key, value)| format!("{key} = {value}, {}", self.origin(key)));
         self.problems.push(Problem {
             subject: clash.key.to_owned(),
             what: clash.what,
@@ -243,16 +217,10 @@ impl Merge {
                 };
                 if key.kind == Kind::Options {
                     let set = self.set_options(key);
-                    entries.extend(
-                        set.map(|(option, value, origin)| entry(Some(option), Some(value), origin)),
-                    );
+                    entries.extend(set.map(|(option, value, origin)| entry(Some(option), Some(value), origin)));
                 } else {
                     let set = self.values.get(&key.path).map(|(value, _)| value);
-                    entries.push(entry(
-                        None,
-                        set.or(key.default.as_ref()),
-                        &self.origin(&key.path),
-                    ));
+                    entries.push(entry(None, set.or(key.default.as_ref()), &self.origin(&key.path)));
                 }
             }
         }
@@ -273,27 +241,18 @@ fn read(assignment: &Assignment<'_>) -> Result<Value, (String, String)> {
     let Some(option) = assignment.option.as_deref() else {
         let example = key.default.as_ref().or(key.example.as_ref());
         return key.kind.read(written).map_err(|refusal| {
-            (
-                format!("{} {refusal}", shown_written(key, None, written)),
-                key.kind.allowed(example),
-            )
+            (format!("{} {refusal}", shown_written(key, None, written)), key.kind.allowed(example))
         });
     };
     if option.is_empty() {
-        return Err((
-            "has no name".to_owned(),
-            "the name of a librdkafka option".to_owned(),
-        ));
+        return Err(("has no name".to_owned(), "the name of a librdkafka option".to_owned()));
     }
     if let Some(remedy) = kafka::reserved_option(option) {
         return Err(("is reserved".to_owned(), remedy.to_owned()));
     }
-    read_option(written).map(Value::from).map_err(|refusal| {
-        (
-            format!("{} {refusal}", shown_written(key, Some(option), written)),
-            "text".to_owned(),
-        )
-    })
+    read_option(written)
+        .map(Value::from)
+        .map_err(|refusal| (format!("{} {refusal}", shown_written(key, Some(option), written)), "text".to_owned()))
 }
 
 fn is_secret(key: &Key, option: Option<&str>) -> bool {

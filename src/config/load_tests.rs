@@ -22,13 +22,8 @@ fn without_sources_everything_has_its_default() {
 #[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let file = "[kafka]\ntopic = 'file'\ngroup = 'file'\ninstance_id = 'file'";
-    let environment = [
-        ("HERALD_KAFKA__TOPIC", "env"),
-        ("HERALD_KAFKA__GROUP", "env"),
-    ];
-    let kafka = Settings::load_from(Some(file), environment, &[flag("kafka.topic", "flag")])
-        .unwrap()
-        .kafka;
+    let environment = [("HERALD_KAFKA__TOPIC", "env"), ("HERALD_KAFKA__GROUP", "env")];
+    let kafka = Settings::load_from(Some(file), environment, &[flag("kafka.topic", "flag")]).unwrap().kafka;
     assert_eq!(kafka.topic, "flag");
     assert_eq!(kafka.group, "env");
     assert_eq!(kafka.instance_id.as_deref(), Some("file"));
@@ -37,21 +32,12 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 
 #[test]
 fn well_known_variables_are_honoured_and_the_prefixed_ones_win() {
-    let known = [
-        ("KAFKA_BOOTSTRAP_SERVERS", "known:9092"),
-        ("DATABASE_URL", "postgres://known/herald"),
-    ];
+    let known = [("KAFKA_BOOTSTRAP_SERVERS", "known:9092"), ("DATABASE_URL", "postgres://known/herald")];
     let settings = Settings::load_from(None, known, &[]).unwrap();
     assert_eq!(settings.kafka.bootstrap_servers, "known:9092");
-    assert_eq!(
-        settings.database.url,
-        Secret::new("postgres://known/herald")
-    );
+    assert_eq!(settings.database.url, Secret::new("postgres://known/herald"));
 
-    let both = [
-        ("HERALD_KAFKA__BOOTSTRAP_SERVERS", "prefixed:9092"),
-        known[0],
-    ];
+    let both = [("HERALD_KAFKA__BOOTSTRAP_SERVERS", "prefixed:9092"), known[0]];
     let settings = Settings::load_from(None, both, &[]).unwrap();
     assert_eq!(settings.kafka.bootstrap_servers, "prefixed:9092");
 }
@@ -61,10 +47,7 @@ fn text_is_read_by_the_type_of_its_key() {
     let environment = [
         ("HERALD_KAFKA__GROUP", "123"),
         ("HERALD_WEBHOOK__SECRET", "true"),
-        (
-            "HERALD_NOTIFICATION__EVENT_TYPES",
-            "ORDER_CREATED, ORDER_PAID",
-        ),
+        ("HERALD_NOTIFICATION__EVENT_TYPES", "ORDER_CREATED, ORDER_PAID"),
         ("HERALD_DATABASE__MIGRATE", "true"),
         ("HERALD_RETRY__MAX_ATTEMPTS", "3"),
         ("HERALD_LIMITS__BYTES", "1GiB"),
@@ -75,10 +58,7 @@ fn text_is_read_by_the_type_of_its_key() {
     let settings = Settings::load_from(None, environment, &[]).unwrap();
     assert_eq!(settings.kafka.group, "123");
     assert_eq!(settings.webhook.secret, Some(Secret::new("true")));
-    assert_eq!(
-        settings.notification.event_types,
-        ["ORDER_CREATED", "ORDER_PAID"]
-    );
+    assert_eq!(settings.notification.event_types, ["ORDER_CREATED", "ORDER_PAID"]);
     assert!(settings.database.migrate);
     assert_eq!(settings.retry.max_attempts, 3);
     assert_eq!(settings.limits.bytes, 1 << 30);
@@ -96,14 +76,8 @@ fn kafka_options_come_from_every_source_under_their_own_names() {
         ("HERALD_KAFKA__OPTIONS__ssl.ca.location", "/ca.pem"),
     ];
     let flags = [flag("kafka.options.sasl.password", "a=b")];
-    let options = Settings::load_from(Some(file), environment, &flags)
-        .unwrap()
-        .kafka
-        .options;
-    let options: Vec<(&str, &str)> = options
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
+    let options = Settings::load_from(Some(file), environment, &flags).unwrap().kafka.options;
+    let options: Vec<(&str, &str)> = options.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(
         options,
         [
@@ -119,10 +93,7 @@ fn kafka_options_come_from_every_source_under_their_own_names() {
 
 #[test]
 fn an_empty_variable_counts_as_not_set() {
-    let environment = [
-        ("KAFKA_BOOTSTRAP_SERVERS", ""),
-        ("HERALD_KAFKA__INSTANCE_ID", ""),
-    ];
+    let environment = [("KAFKA_BOOTSTRAP_SERVERS", ""), ("HERALD_KAFKA__INSTANCE_ID", "")];
     let settings = Settings::load_from(None, environment, &[]).unwrap();
     assert_eq!(settings, Settings::default());
 }
@@ -131,13 +102,7 @@ fn an_empty_variable_counts_as_not_set() {
 fn logs_are_pretty_on_a_terminal_unless_configured() {
     let mut sources = sources("", &[], &[]);
     sources.surroundings = Surroundings::Terminal;
-    let format = |sources: &Sources| {
-        load(sources, Purpose::Inspect)
-            .unwrap()
-            .settings
-            .telemetry
-            .log_format
-    };
+    let format = |sources: &Sources| load(sources, Purpose::Inspect).unwrap().settings.telemetry.log_format;
     assert_eq!(format(&sources), LogFormat::Pretty);
     sources.flags = vec![flag("telemetry.log_format", "json")];
     assert_eq!(format(&sources), LogFormat::Json);
@@ -145,10 +110,7 @@ fn logs_are_pretty_on_a_terminal_unless_configured() {
 
 /// The keys as somebody may write them, mistyped ones among them.
 fn any_key() -> impl Strategy<Value = String> {
-    let keys: Vec<String> = Catalogue::new()
-        .keys()
-        .map(|key| key.path.clone())
-        .collect();
+    let keys: Vec<String> = Catalogue::new().keys().map(|key| key.path.clone()).collect();
     prop_oneof![
         4 => prop::sample::select(keys),
         1 => "kafka\\.options\\.[a-z.]{0,12}",

@@ -15,11 +15,7 @@ impl Loaded {
     /// As TOML, each origin in a comment.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let areas: Vec<String> = self
-            .entries
-            .chunk_by(|left, right| left.area == right.area)
-            .map(area)
-            .collect();
+        let areas: Vec<String> = self.entries.chunk_by(|left, right| left.area == right.area).map(area).collect();
         areas.join("\n")
     }
 
@@ -33,25 +29,17 @@ impl Loaded {
                 None => entry.name.clone(),
             };
             let described = json!({"value": entry.value, "origin": entry.origin.to_string()});
-            areas
-                .entry(&entry.area)
-                .or_default()
-                .insert(name, described);
+            areas.entry(&entry.area).or_default().insert(name, described);
         }
         json!(areas)
     }
 }
 
 fn area(entries: &[Entry]) -> String {
-    let lines: Vec<(String, Option<&Origin>)> = entries
-        .iter()
-        .map(|entry| (line(entry), entry.value.is_some().then_some(&entry.origin)))
-        .collect();
+    let lines: Vec<(String, Option<&Origin>)> =
+        entries.iter().map(|entry| (line(entry), entry.value.is_some().then_some(&entry.origin))).collect();
     let lengths = lines.iter().map(|(line, _)| line.chars().count());
-    let width = lengths
-        .filter(|length| *length <= WIDEST)
-        .max()
-        .unwrap_or(0);
+    let width = lengths.filter(|length| *length <= WIDEST).max().unwrap_or(0);
     let mut text = String::new();
     if let Some(first) = entries.first() {
         let _ = writeln!(text, "[{}]", first.area);
@@ -101,21 +89,15 @@ mod tests {
     fn loaded_with_secrets() -> Loaded {
         let file = "[database]\nurl = 'postgres://ana:hunter2@db:5432/herald?sslmode=require'\n[webhook]\nurl = 'https://gateway/notify?key=hunter2'\nsecret = 'hunter2'\n[kafka.options]\n'sasl.password' = 'hunter2'\n'sasl.username' = 'herald'";
         let environment = [("HERALD_KAFKA__TOPIC", "orders")];
-        load(
-            &sources(file, &environment, &[("retry.max_attempts", "3")]),
-            Purpose::Work,
-        )
-        .unwrap()
+        load(&sources(file, &environment, &[("retry.max_attempts", "3")]), Purpose::Work).unwrap()
     }
 
     #[test]
     fn the_printed_configuration_names_each_origin_and_no_secret() {
         let printed = loaded_with_secrets().to_toml();
         assert!(!printed.contains("hunter2"), "{printed}");
-        let lines: Vec<String> = printed
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-            .collect();
+        let lines: Vec<String> =
+            printed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         for line in [
             "[kafka]",
             "bootstrap_servers = \"localhost:9092\" # default",
@@ -129,10 +111,7 @@ mod tests {
             "max_attempts = 3 # flag --set",
             "event_types = [\"ORDER_CREATED\"] # default",
         ] {
-            assert!(
-                lines.iter().any(|printed| printed == line),
-                "{line} is not in\n{printed}"
-            );
+            assert!(lines.iter().any(|printed| printed == line), "{line} is not in\n{printed}");
         }
         assert!(toml::from_str::<toml::Table>(&printed).is_ok(), "{printed}");
     }
@@ -142,14 +121,8 @@ mod tests {
         let json = loaded_with_secrets().to_json();
         assert!(!json.to_string().contains("hunter2"), "{json}");
         assert_eq!(json["kafka"]["topic"]["value"], "orders");
-        assert_eq!(
-            json["kafka"]["topic"]["origin"],
-            "environment, HERALD_KAFKA__TOPIC"
-        );
-        assert_eq!(
-            json["kafka"]["options.sasl.password"]["value"],
-            "[redacted]"
-        );
+        assert_eq!(json["kafka"]["topic"]["origin"], "environment, HERALD_KAFKA__TOPIC");
+        assert_eq!(json["kafka"]["options.sasl.password"]["value"], "[redacted]");
         assert_eq!(json["kafka"]["instance_id"]["value"], Value::Null);
         assert_eq!(json["retry"]["max_attempts"]["value"], 3);
     }

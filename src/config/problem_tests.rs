@@ -7,10 +7,7 @@ use crate::config::{Purpose, Settings, load};
 /// Every problem as it is printed, of a configuration that is to be worked with.
 fn problems(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Vec<String> {
     let mut sources = sources(file, environment, flags);
-    sources.environment.insert(
-        0,
-        ("DATABASE_URL".to_owned(), "postgres://db/herald".into()),
-    );
+    sources.environment.insert(0, ("DATABASE_URL".to_owned(), "postgres://db/herald".into()));
     match load(&sources, Purpose::Work) {
         Ok(_) => Vec::new(),
         Err(error) => error.problems.iter().map(Problem::to_string).collect(),
@@ -75,9 +72,7 @@ fn a_name_that_nobody_knows_is_told_with_the_nearest_key() {
     );
     assert_eq!(
         problems("", &[], &[("retry.max_atempts", "3")]),
-        [
-            "retry.max_atempts: is not a key\n  set in   flag --set\n  allowed  did you mean retry.max_attempts?"
-        ]
+        ["retry.max_atempts: is not a key\n  set in   flag --set\n  allowed  did you mean retry.max_attempts?"]
     );
 }
 
@@ -200,41 +195,16 @@ fn work_requires_a_database_and_looking_does_not() {
 
 #[test]
 fn all_problems_are_told_at_once_and_a_refused_value_only_once() {
-    let file =
-        "[retry]\nmax_backoff = 'soon'\ninitial_backoff = '1h'\nmax_attempts = -1\n[kafka]\nx = 1";
-    let told = problems(
-        file,
-        &[("HERALD_HTTP__ADDRESS", "here")],
-        &[("ordering.key", "user")],
-    );
-    let subjects: Vec<&str> = told
-        .iter()
-        .filter_map(|problem| problem.split(": ").next())
-        .collect();
-    assert_eq!(
-        subjects,
-        [
-            "kafka.x",
-            "retry.max_attempts",
-            "retry.max_backoff",
-            "http.address",
-            "ordering.key"
-        ]
-    );
+    let file = "[retry]\nmax_backoff = 'soon'\ninitial_backoff = '1h'\nmax_attempts = -1\n[kafka]\nx = 1";
+    let told = problems(file, &[("HERALD_HTTP__ADDRESS", "here")], &[("ordering.key", "user")]);
+    let subjects: Vec<&str> = told.iter().filter_map(|problem| problem.split(": ").next()).collect();
+    assert_eq!(subjects, ["kafka.x", "retry.max_attempts", "retry.max_backoff", "http.address", "ordering.key"]);
 }
 
 #[test]
 fn a_file_that_is_no_toml_is_told_with_its_line_and_none_of_its_text() {
-    let told = problems(
-        "[database]\nurl = \"postgres://ana:hunter2@db\nmigrate = true",
-        &[],
-        &[],
-    );
-    assert!(
-        told[0].starts_with("herald.toml: is not TOML: "),
-        "{}",
-        told[0]
-    );
+    let told = problems("[database]\nurl = \"postgres://ana:hunter2@db\nmigrate = true", &[], &[]);
+    assert!(told[0].starts_with("herald.toml: is not TOML: "), "{}", told[0]);
     assert!(told[0].contains("set in   herald.toml:2"), "{}", told[0]);
     assert!(!told.concat().contains("hunter2"), "{}", told[0]);
 }
@@ -261,10 +231,5 @@ fn a_variable_that_is_not_utf8_is_told() {
     use std::os::unix::ffi::OsStringExt;
     let environment = [("HERALD_KAFKA__GROUP", OsString::from_vec(vec![0xff]))];
     let error = Settings::load_from(None, environment, &[]).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("kafka.group: the value is not UTF-8\n"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("kafka.group: the value is not UTF-8\n"), "{error}");
 }

@@ -47,9 +47,7 @@ impl Catalogue {
                 let area = property(&schema, &name);
                 let keys = defaults.0.into_iter();
                 Area {
-                    keys: keys
-                        .filter_map(|(key, default)| read_key(&name, area, &key, default))
-                        .collect(),
+                    keys: keys.filter_map(|(key, default)| read_key(&name, area, &key, default)).collect(),
                     description: description(area),
                     name,
                 }
@@ -96,10 +94,7 @@ fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
             // The default of an area is those of its keys.
-            if map
-                .get("default")
-                .is_some_and(|default| is_nothing(default) || default.is_object())
-            {
+            if map.get("default").is_some_and(|default| is_nothing(default) || default.is_object()) {
                 map.remove("default");
             }
             if let Some(Value::Array(types)) = map.get("type")
@@ -155,8 +150,7 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for EntriesVisitor<V> {
 /// Areas and keys in declared order with their defaults. A schema's own maps are sorted by name.
 fn declared() -> Vec<(String, Entries<Value>)> {
     let text = serde_json::to_string(&Settings::default()).unwrap_or_default();
-    serde_json::from_str::<Entries<Entries<Value>>>(&text)
-        .map_or_else(|_| Vec::new(), |areas| areas.0)
+    serde_json::from_str::<Entries<Entries<Value>>>(&text).map_or_else(|_| Vec::new(), |areas| areas.0)
 }
 
 fn read_key(area_name: &str, area: &Value, name: &str, default: Value) -> Option<Key> {
@@ -173,10 +167,7 @@ fn read_key(area_name: &str, area: &Value, name: &str, default: Value) -> Option
 }
 
 fn property<'a>(schema: &'a Value, name: &str) -> &'a Value {
-    schema
-        .get("properties")
-        .and_then(|properties| properties.get(name))
-        .unwrap_or(&Value::Null)
+    schema.get("properties").and_then(|properties| properties.get(name)).unwrap_or(&Value::Null)
 }
 
 fn description(schema: &Value) -> String {
@@ -214,17 +205,12 @@ fn kind(schema: &Value) -> Option<Kind> {
         }),
         (None, Some("boolean")) => Some(Kind::Boolean),
         (None, Some("object")) => Some(Kind::Options),
-        (None, Some("integer")) => Some(Kind::Whole {
-            min: number(schema, "minimum")?,
-            max: number(schema, "maximum")?,
-        }),
-        (None, Some("array")) => Some(Kind::Texts {
-            max: length(schema.get("items")?, "maxLength")?,
-        }),
+        (None, Some("integer")) => {
+            Some(Kind::Whole { min: number(schema, "minimum")?, max: number(schema, "maximum")? })
+        }
+        (None, Some("array")) => Some(Kind::Texts { max: length(schema.get("items")?, "maxLength")? }),
         (None, _) if schema.get("oneOf").is_some() => choices(schema),
-        (None, Some("string")) => Some(Kind::Text {
-            max: length(schema, "maxLength")?,
-        }),
+        (None, Some("string")) => Some(Kind::Text { max: length(schema, "maxLength")? }),
         _ => None,
     }
 }
@@ -232,12 +218,7 @@ fn kind(schema: &Value) -> Option<Kind> {
 fn choices(schema: &Value) -> Option<Kind> {
     let choices = schema.get("oneOf")?.as_array()?.iter();
     let choices: Option<Vec<Choice>> = choices
-        .map(|choice| {
-            Some(Choice {
-                name: text(choice, "const")?.to_owned(),
-                description: description(choice),
-            })
-        })
+        .map(|choice| Some(Choice { name: text(choice, "const")?.to_owned(), description: description(choice) }))
         .collect();
     choices.map(Kind::OneOf)
 }
@@ -265,11 +246,7 @@ mod tests {
     #[test]
     fn areas_and_keys_keep_the_order_in_which_they_are_declared() {
         let catalogue = Catalogue::new();
-        let areas: Vec<&str> = catalogue
-            .areas
-            .iter()
-            .map(|area| area.name.as_str())
-            .collect();
+        let areas: Vec<&str> = catalogue.areas.iter().map(|area| area.name.as_str()).collect();
         assert_eq!(areas[..3], ["kafka", "database", "notification"]);
         let first = &catalogue.areas[0].keys;
         assert_eq!(first[0].name, "bootstrap_servers");
@@ -279,37 +256,18 @@ mod tests {
     #[test]
     fn secrets_are_known_from_their_type() {
         let catalogue = Catalogue::new();
-        let secret: Vec<&str> = catalogue
-            .keys()
-            .filter(|key| key.secret)
-            .map(|key| key.path.as_str())
-            .collect();
+        let secret: Vec<&str> = catalogue.keys().filter(|key| key.secret).map(|key| key.path.as_str()).collect();
         assert_eq!(secret, ["database.url", "webhook.secret"]);
     }
 
     #[test]
     fn a_path_leads_to_its_key_or_to_an_option() {
         let catalogue = Catalogue::new();
-        let found = |path: &str| {
-            catalogue
-                .find(path)
-                .map(|(key, option)| (key.path.clone(), option))
-        };
+        let found = |path: &str| catalogue.find(path).map(|(key, option)| (key.path.clone(), option));
         assert_eq!(found("kafka.topic"), Some(("kafka.topic".into(), None)));
-        assert_eq!(
-            found("kafka.options.sasl.password"),
-            Some(("kafka.options".into(), Some("sasl.password".into())))
-        );
+        assert_eq!(found("kafka.options.sasl.password"), Some(("kafka.options".into(), Some("sasl.password".into()))));
         assert_eq!(found("kafka.options"), Some(("kafka.options".into(), None)));
-        for path in [
-            "",
-            "kafka",
-            "kafka.",
-            "kafka.topi",
-            "kafka.topic.x",
-            "kafka.topics",
-            "topic",
-        ] {
+        for path in ["", "kafka", "kafka.", "kafka.topi", "kafka.topic.x", "kafka.topics", "topic"] {
             assert_eq!(found(path), None, "{path}");
         }
     }

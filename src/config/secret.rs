@@ -76,11 +76,7 @@ pub fn redacted_url(text: &str) -> String {
     }
     shown.push_str(url.path());
     for (index, (name, value)) in url.query_pairs().enumerate() {
-        let value = if HARMLESS.contains(&name.as_ref()) {
-            value
-        } else {
-            REDACTED.into()
-        };
+        let value = if HARMLESS.contains(&name.as_ref()) { value } else { REDACTED.into() };
         let separator = if index == 0 { '?' } else { '&' };
         let _ = write!(shown, "{separator}{name}={value}");
     }
@@ -115,26 +111,11 @@ mod tests {
         for (url, shown) in [
             ("", ""),
             ("postgres://db/herald", "postgres://db/herald"),
-            (
-                "postgres://ana@db:5433/herald",
-                "postgres://ana@db:5433/herald",
-            ),
-            (
-                "postgres://ana:pw@db/herald",
-                "postgres://ana:[redacted]@db/herald",
-            ),
-            (
-                "postgresql://db/h?sslmode=require&password=pw",
-                "postgresql://db/h?sslmode=require&password=[redacted]",
-            ),
-            (
-                "https://token@gateway/notify",
-                "https://[redacted]@gateway/notify",
-            ),
-            (
-                "https://gateway/notify?key=k#f",
-                "https://gateway/notify?key=[redacted]",
-            ),
+            ("postgres://ana@db:5433/herald", "postgres://ana@db:5433/herald"),
+            ("postgres://ana:pw@db/herald", "postgres://ana:[redacted]@db/herald"),
+            ("postgresql://db/h?sslmode=require&password=pw", "postgresql://db/h?sslmode=require&password=[redacted]"),
+            ("https://token@gateway/notify", "https://[redacted]@gateway/notify"),
+            ("https://gateway/notify?key=k#f", "https://gateway/notify?key=[redacted]"),
             ("https://[::1]:8080/notify", "https://[::1]:8080/notify"),
             ("host=db password=pw", "[redacted]"),
             ("postgres://ana:p/w@db/herald", "[redacted]"),

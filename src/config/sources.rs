@@ -51,9 +51,8 @@ impl Sources {
     /// The sources of this process: its environment, and the file of `--config`, else of `HERALD_CONFIG`, else
     /// `herald.toml` in the working directory if there is one.
     pub fn of_process(config: Option<PathBuf>, flags: Vec<Flag>) -> Result<Self, ConfigError> {
-        let environment: Vec<(String, OsString)> = std::env::vars_os()
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
-            .collect();
+        let environment: Vec<(String, OsString)> =
+            std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value)).collect();
         let from_variable = environment
             .iter()
             .find(|(name, value)| name == FILE_VARIABLE && !value.is_empty())
@@ -61,22 +60,11 @@ impl Sources {
         let file = match (config, from_variable) {
             (Some(path), _) => Some(read(&path, Origin::Flag("--config".to_owned()))?),
             (None, Some(path)) => Some(read(&path, Origin::Environment(FILE_VARIABLE.to_owned()))?),
-            (None, None) if Path::new(DEFAULT_FILE).exists() => {
-                Some(read(Path::new(DEFAULT_FILE), Origin::Default)?)
-            }
+            (None, None) if Path::new(DEFAULT_FILE).exists() => Some(read(Path::new(DEFAULT_FILE), Origin::Default)?),
             (None, None) => None,
         };
-        let surroundings = if io::stderr().is_terminal() {
-            Surroundings::Terminal
-        } else {
-            Surroundings::Unattended
-        };
-        Ok(Self {
-            file,
-            environment,
-            flags,
-            surroundings,
-        })
+        let surroundings = if io::stderr().is_terminal() { Surroundings::Terminal } else { Surroundings::Unattended };
+        Ok(Self { file, environment, flags, surroundings })
     }
 }
 

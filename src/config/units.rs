@@ -33,16 +33,11 @@ pub(crate) mod duration {
             .unwrap_or_default()
     }
 
-    pub(crate) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&render(*duration))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not a duration")))
     }
@@ -53,12 +48,7 @@ pub(crate) mod size {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    const UNITS: [(u64, &str); 4] = [
-        (1 << 30, "GiB"),
-        (1 << 20, "MiB"),
-        (1 << 10, "KiB"),
-        (1, "B"),
-    ];
+    const UNITS: [(u64, &str); 4] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
 
     pub(crate) fn parse(text: &str) -> Option<u64> {
         text.trim().parse::<ByteSize>().ok().map(|size| size.0)
@@ -69,24 +59,16 @@ pub(crate) mod size {
         UNITS
             .iter()
             .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
-            .map_or_else(
-                || "0B".to_owned(),
-                |(unit, name)| format!("{}{name}", bytes / unit),
-            )
+            .map_or_else(|| "0B".to_owned(), |(unit, name)| format!("{}{name}", bytes / unit))
     }
 
     // Serde hands fields over by reference.
     #[allow(clippy::trivially_copy_pass_by_ref)]
-    pub(crate) fn serialize<S: Serializer>(
-        bytes: &usize,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &usize, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&render(u64::try_from(*bytes).unwrap_or(u64::MAX)))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<usize, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse(&text)
             .and_then(|bytes| usize::try_from(bytes).ok())
@@ -112,25 +94,10 @@ mod tests {
             ("30days", 2_592_000_000, "30d"),
             ("0s", 0, "0s"),
         ] {
-            assert_eq!(
-                duration::parse(text),
-                Some(Duration::from_millis(milliseconds)),
-                "{text}"
-            );
-            assert_eq!(
-                duration::render(Duration::from_millis(milliseconds)),
-                rendered
-            );
+            assert_eq!(duration::parse(text), Some(Duration::from_millis(milliseconds)), "{text}");
+            assert_eq!(duration::render(Duration::from_millis(milliseconds)), rendered);
         }
-        for text in [
-            "",
-            "10",
-            "s",
-            "-1s",
-            "1x",
-            "ten seconds",
-            "99999999999999999999s",
-        ] {
+        for text in ["", "10", "s", "-1s", "1x", "ten seconds", "99999999999999999999s"] {
             assert_eq!(duration::parse(text), None, "{text}");
         }
     }

@@ -100,12 +100,8 @@ impl Kind {
             Self::Texts { max } => read_texts(written, *max),
             Self::Topic => formatted(written, formats::is_topic, "is not a topic name"),
             Self::Brokers => formatted(written, formats::is_brokers, "is not a list of brokers"),
-            Self::PostgresUrl => {
-                formatted(written, formats::is_postgres_url, "is not a Postgres URL")
-            }
-            Self::HttpUrl => {
-                formatted(written, formats::is_http_url, "is not an http or https URL")
-            }
+            Self::PostgresUrl => formatted(written, formats::is_postgres_url, "is not a Postgres URL"),
+            Self::HttpUrl => formatted(written, formats::is_http_url, "is not an http or https URL"),
             Self::Address => formatted(written, formats::is_address, "is not an address"),
             Self::LogFilter => formatted(written, formats::is_log_filter, "is not a log level"),
             Self::Boolean => read_boolean(written),
@@ -125,9 +121,7 @@ impl Kind {
             Self::OneOf(choices) => {
                 let text = written.text().ok_or("is not text")?;
                 let choice = choices.iter().find(|choice| choice.name == text);
-                choice
-                    .map(|choice| choice.name.clone().into())
-                    .ok_or("is not one of the choices")
+                choice.map(|choice| choice.name.clone().into()).ok_or("is not one of the choices")
             }
             Self::Options => Err("is not a table"),
         }
@@ -140,9 +134,7 @@ impl Kind {
             Self::Texts { max } => format!("a list of one or more texts of 1 to {max} bytes"),
             Self::Topic => "1 to 249 letters, digits, dots, underscores and hyphens".to_owned(),
             Self::Brokers => "host:port, comma separated".to_owned(),
-            Self::PostgresUrl => {
-                "postgres://user:password@host:port/database, special characters as %XX".to_owned()
-            }
+            Self::PostgresUrl => "postgres://user:password@host:port/database, special characters as %XX".to_owned(),
             Self::HttpUrl => "an http:// or https:// URL".to_owned(),
             Self::Address => "an IP address and a port".to_owned(),
             Self::LogFilter => "off, error, warn, info, debug, trace, or module=level".to_owned(),
@@ -164,11 +156,7 @@ impl Kind {
         };
         match (self, example) {
             (
-                Self::HttpUrl
-                | Self::Brokers
-                | Self::Address
-                | Self::Duration { .. }
-                | Self::Size { .. },
+                Self::HttpUrl | Self::Brokers | Self::Address | Self::Duration { .. } | Self::Size { .. },
                 Some(example),
             ) => format!("{allowed}, for example {example}"),
             _ => allowed,
@@ -206,10 +194,7 @@ fn read_text(written: &Written, max: usize) -> Result<&str, Refusal> {
 
 fn read_texts(written: &Written, max: usize) -> Result<Value, Refusal> {
     let items = match written {
-        Written::Bare(text) => text
-            .split(',')
-            .map(|item| Written::Bare(item.trim().to_owned()))
-            .collect(),
+        Written::Bare(text) => text.split(',').map(|item| Written::Bare(item.trim().to_owned())).collect(),
         Written::List(items) => items.clone(),
         Written::Quoted(_) | Written::Whole(_) | Written::Boolean(_) | Written::Other(_) => {
             return Err("is not a list");
@@ -218,26 +203,13 @@ fn read_texts(written: &Written, max: usize) -> Result<Value, Refusal> {
     if items.is_empty() {
         return Err("is empty");
     }
-    let texts: Result<Vec<Value>, Refusal> = items
-        .iter()
-        .map(|item| read_text(item, max).map(Value::from))
-        .collect();
-    texts
-        .map(Value::from)
-        .map_err(|_| "holds something that is not allowed")
+    let texts: Result<Vec<Value>, Refusal> = items.iter().map(|item| read_text(item, max).map(Value::from)).collect();
+    texts.map(Value::from).map_err(|_| "holds something that is not allowed")
 }
 
-fn formatted(
-    written: &Written,
-    is_valid: fn(&str) -> bool,
-    refusal: Refusal,
-) -> Result<Value, Refusal> {
+fn formatted(written: &Written, is_valid: fn(&str) -> bool, refusal: Refusal) -> Result<Value, Refusal> {
     let text = written.text().ok_or("is not text")?;
-    if is_valid(text) && !text.contains('\0') {
-        Ok(text.into())
-    } else {
-        Err(refusal)
-    }
+    if is_valid(text) && !text.contains('\0') { Ok(text.into()) } else { Err(refusal) }
 }
 
 fn read_boolean(written: &Written) -> Result<Value, Refusal> {
@@ -290,39 +262,19 @@ mod tests {
     }
 
     fn level() -> Kind {
-        Kind::OneOf(
-            ["low", "high"]
-                .map(|name| Choice {
-                    name: name.to_owned(),
-                    description: String::new(),
-                })
-                .into(),
-        )
+        Kind::OneOf(["low", "high"].map(|name| Choice { name: name.to_owned(), description: String::new() }).into())
     }
 
     #[test]
     fn a_value_is_read_by_what_its_key_takes() {
-        let (small, brief) = (
-            Kind::Whole { min: 1, max: 9 },
-            Kind::Duration {
-                min: second(1),
-                max: second(60),
-            },
-        );
-        let sized = Kind::Size {
-            min: 1 << 10,
-            max: 1 << 20,
-        };
+        let (small, brief) = (Kind::Whole { min: 1, max: 9 }, Kind::Duration { min: second(1), max: second(60) });
+        let sized = Kind::Size { min: 1 << 10, max: 1 << 20 };
         for (kind, written, expected) in [
             (Kind::Text { max: 5 }, bare("123"), json!("123")),
             (Kind::Text { max: 5 }, bare("true"), json!("true")),
             (Kind::Text { max: 5 }, bare(" a "), json!(" a ")),
             (Kind::Texts { max: 5 }, bare("a, b"), json!(["a", "b"])),
-            (
-                Kind::Texts { max: 5 },
-                Written::List(vec![quoted("a")]),
-                json!(["a"]),
-            ),
+            (Kind::Texts { max: 5 }, Written::List(vec![quoted("a")]), json!(["a"])),
             (Kind::Boolean, bare("true"), json!(true)),
             (Kind::Boolean, Written::Boolean(false), json!(false)),
             (small.clone(), bare(" 9 "), json!(9)),
@@ -339,17 +291,8 @@ mod tests {
 
     #[test]
     fn a_value_that_its_key_does_not_take_is_refused_with_a_reason() {
-        let (small, brief) = (
-            Kind::Whole { min: 1, max: 9 },
-            Kind::Duration {
-                min: second(1),
-                max: second(60),
-            },
-        );
-        let sized = Kind::Size {
-            min: 1 << 10,
-            max: 1 << 20,
-        };
+        let (small, brief) = (Kind::Whole { min: 1, max: 9 }, Kind::Duration { min: second(1), max: second(60) });
+        let sized = Kind::Size { min: 1 << 10, max: 1 << 20 };
         for (kind, written, refusal) in [
             (Kind::Text { max: 5 }, Written::Whole(1), "is not text"),
             (Kind::Text { max: 5 }, bare(""), "is empty"),
@@ -357,16 +300,8 @@ mod tests {
             (Kind::Text { max: 5 }, bare("a\0"), "holds a NUL"),
             (Kind::Texts { max: 5 }, quoted("a"), "is not a list"),
             (Kind::Texts { max: 5 }, Written::List(vec![]), "is empty"),
-            (
-                Kind::Texts { max: 5 },
-                bare("a,,b"),
-                "holds something that is not allowed",
-            ),
-            (
-                Kind::Texts { max: 5 },
-                Written::List(vec![Written::Whole(1)]),
-                "holds something that is not allowed",
-            ),
+            (Kind::Texts { max: 5 }, bare("a,,b"), "holds something that is not allowed"),
+            (Kind::Texts { max: 5 }, Written::List(vec![Written::Whole(1)]), "holds something that is not allowed"),
             (Kind::Boolean, quoted("true"), "is not true or false"),
             (Kind::Boolean, bare("yes"), "is not true or false"),
             (small.clone(), bare("nine"), "is not a whole number"),

@@ -47,11 +47,7 @@ struct Shared {
 impl Gateway {
     pub async fn start() -> Self {
         let reserved = ports::reserve();
-        let mut gateway = Self {
-            port: reserved.port(),
-            shared: Arc::default(),
-            server: None,
-        };
+        let mut gateway = Self { port: reserved.port(), shared: Arc::default(), server: None };
         reserved.release();
         gateway.up().await;
         gateway
@@ -68,20 +64,12 @@ impl Gateway {
 
     /// The next requests for this order get these answers, one each; then as all others.
     pub fn answer_order(&self, order_id: &str, answers: impl IntoIterator<Item = Answer>) {
-        self.shared
-            .script
-            .lock()
-            .unwrap()
-            .next_for(order_id, answers);
+        self.shared.script.lock().unwrap().next_for(order_id, answers);
     }
 
     /// All requests for this order get this answer once its next answers are used up.
     pub fn always_answer_order(&self, order_id: &str, answer: Answer) {
-        self.shared
-            .script
-            .lock()
-            .unwrap()
-            .always_for(order_id, answer);
+        self.shared.script.lock().unwrap().always_for(order_id, answer);
     }
 
     /// All requests so far, in the order of arrival.
@@ -98,10 +86,7 @@ impl Gateway {
     /// Requests that were answered with success.
     pub fn accepted(&self) -> usize {
         let requests = self.shared.requests.lock().unwrap();
-        requests
-            .iter()
-            .filter(|request| request.is_accepted())
-            .count()
+        requests.iter().filter(|request| request.is_accepted()).count()
     }
 
     /// Refuses connections and resets those that are open.
@@ -122,10 +107,7 @@ impl Gateway {
 
 impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(found, _)| found == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
     pub fn idempotency_key(&self) -> Option<&str> {
@@ -145,7 +127,6 @@ impl Request {
     }
 
     pub fn is_accepted(&self) -> bool {
-        self.status
-            .is_some_and(|status| (200..300).contains(&status))
+        self.status.is_some_and(|status| (200..300).contains(&status))
     }
 }

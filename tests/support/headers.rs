@@ -1,9 +1,6 @@
 //! Headers as bytes. The safe interface of rdkafka takes and gives names as `str` and panics on others, which brokers accept.
 
-#![allow(
-    unsafe_code,
-    reason = "only the C interface takes header names that are not UTF-8"
-)]
+#![allow(unsafe_code, reason = "only the C interface takes header names that are not UTF-8")]
 
 use std::ffi::CStr;
 use std::ptr;
@@ -44,17 +41,10 @@ fn header_at(list: &BorrowedHeaders, index: usize) -> Option<Header> {
     let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
     // SAFETY: the list lives as long as the borrow; on success the three point into it, the name ending with NUL.
     unsafe {
-        let error = rd_kafka_header_get_all(
-            as_c(list),
-            index,
-            &raw mut name,
-            &raw mut value,
-            &raw mut size,
-        );
+        let error = rd_kafka_header_get_all(as_c(list), index, &raw mut name, &raw mut value, &raw mut size);
         (error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| Header {
             name: Bytes::copy_from_slice(CStr::from_ptr(name).to_bytes()),
-            value: (!value.is_null())
-                .then(|| Bytes::copy_from_slice(std::slice::from_raw_parts(value.cast(), size))),
+            value: (!value.is_null()).then(|| Bytes::copy_from_slice(std::slice::from_raw_parts(value.cast(), size))),
         })
     }
 }

@@ -27,11 +27,7 @@ pub fn unique(prefix: &str) -> String {
 /// What `scripts/setup` put into `.cache`.
 pub fn cache(name: &str) -> PathBuf {
     let path = repository().join(".cache").join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: run scripts/setup",
-        path.display()
-    );
+    assert!(path.exists(), "{} is missing: run scripts/setup", path.display());
     path
 }
 
@@ -41,11 +37,7 @@ pub fn repository() -> PathBuf {
 
 /// A new directory that whoever gets it removes.
 pub fn directory(prefix: &str) -> PathBuf {
-    tempfile::Builder::new()
-        .prefix(&format!("herald-{prefix}-"))
-        .tempdir()
-        .unwrap()
-        .keep()
+    tempfile::Builder::new().prefix(&format!("herald-{prefix}-")).tempdir().unwrap().keep()
 }
 
 /// The last lines of a log, for the message of a failed assertion.

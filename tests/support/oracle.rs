@@ -35,11 +35,7 @@ pub fn judge(produced: &[Produced], requests: &[Request]) -> Verdict {
 }
 
 /// Judges with any key of order.
-pub fn judge_by(
-    produced: &[Produced],
-    requests: &[Request],
-    key: impl Fn(&Produced) -> String,
-) -> Verdict {
+pub fn judge_by(produced: &[Produced], requests: &[Request], key: impl Fn(&Produced) -> String) -> Verdict {
     let mut seen: BTreeMap<Identity, Vec<&Request>> = BTreeMap::new();
     for request in requests {
         let identity = (request.order_id(), request.event_type().to_owned());
@@ -47,18 +43,10 @@ pub fn judge_by(
     }
     let expected: BTreeSet<Identity> = produced.iter().map(identity).collect();
     Verdict {
-        lost: expected
-            .iter()
-            .filter(|identity| accepted(&seen, identity).is_empty())
-            .cloned()
-            .collect(),
+        lost: expected.iter().filter(|identity| accepted(&seen, identity).is_empty()).cloned().collect(),
         repeated: repeated(&seen),
         unstable_keys: unstable_keys(&seen),
-        unknown: seen
-            .keys()
-            .filter(|identity| !expected.contains(*identity))
-            .cloned()
-            .collect(),
+        unknown: seen.keys().filter(|identity| !expected.contains(*identity)).cloned().collect(),
         out_of_order: out_of_order(produced, &seen, key),
     }
 }
@@ -67,23 +55,12 @@ fn identity(event: &Produced) -> Identity {
     (event.order_id.clone(), event.event_type.clone())
 }
 
-fn accepted<'a>(
-    seen: &BTreeMap<Identity, Vec<&'a Request>>,
-    identity: &Identity,
-) -> Vec<&'a Request> {
-    seen.get(identity)
-        .into_iter()
-        .flatten()
-        .copied()
-        .filter(|request| request.is_accepted())
-        .collect()
+fn accepted<'a>(seen: &BTreeMap<Identity, Vec<&'a Request>>, identity: &Identity) -> Vec<&'a Request> {
+    seen.get(identity).into_iter().flatten().copied().filter(|request| request.is_accepted()).collect()
 }
 
 fn keys<'a>(requests: &[&'a Request]) -> BTreeSet<Option<&'a str>> {
-    requests
-        .iter()
-        .map(|request| request.idempotency_key())
-        .collect()
+    requests.iter().map(|request| request.idempotency_key()).collect()
 }
 
 fn repeated(seen: &BTreeMap<Identity, Vec<&Request>>) -> Vec<Repeated> {
@@ -123,9 +100,7 @@ fn out_of_order(
     }
     let mut lanes: BTreeMap<_, BTreeMap<_, &Produced>> = BTreeMap::new();
     for event in first_copies.into_values() {
-        let lane = lanes
-            .entry((event.coordinates.partition, key(event)))
-            .or_default();
+        let lane = lanes.entry((event.coordinates.partition, key(event))).or_default();
         lane.insert(event.coordinates.offset, event);
     }
     let mut violations = Vec::new();
@@ -142,19 +117,13 @@ fn out_of_order(
 
 /// Whether the later event was asked for before the earlier one was first accepted. One that never was (a dead letter)
 /// lets all others pass.
-fn overtakes(
-    seen: &BTreeMap<Identity, Vec<&Request>>,
-    earlier: &Produced,
-    later: &Produced,
-) -> bool {
+fn overtakes(seen: &BTreeMap<Identity, Vec<&Request>>, earlier: &Produced, later: &Produced) -> bool {
     let accepted = accepted(seen, &identity(earlier));
     let Some(first) = accepted.iter().filter_map(|request| request.answered).min() else {
         return false;
     };
     let requests = seen.get(&identity(later)).into_iter().flatten();
-    requests
-        .map(|request| request.received)
-        .any(|asked| asked < first)
+    requests.map(|request| request.received).any(|asked| asked < first)
 }
 
 #[cfg(test)]
@@ -170,10 +139,7 @@ mod tests {
         Produced {
             order_id: order_id.to_string(),
             event_type: event_type.to_owned(),
-            coordinates: Coordinates {
-                partition: Partition(0),
-                offset: Offset(offset),
-            },
+            coordinates: Coordinates { partition: Partition(0), offset: Offset(offset) },
         }
     }
 
@@ -185,10 +151,7 @@ mod tests {
             answered: Some(start + Duration::from_millis(to)),
             status: Some(status),
             sequence: 0,
-            headers: vec![(
-                "idempotency-key".to_owned(),
-                format!("{order_id}-{event_type}"),
-            )],
+            headers: vec![("idempotency-key".to_owned(), format!("{order_id}-{event_type}"))],
             body: json!({"type": event_type, "order": {"order_id": order_id}}),
         }
     }
@@ -197,12 +160,7 @@ mod tests {
 
     #[test]
     fn a_clean_run_has_an_empty_verdict() {
-        let produced = [
-            event(1, "A", 0),
-            event(2, "A", 1),
-            event(1, "A", 2),
-            event(1, "B", 3),
-        ];
+        let produced = [event(1, "A", 0), event(2, "A", 1), event(1, "A", 2), event(1, "B", 3)];
         let requests = [
             request(2, "A", [0, 1], 200),
             request(1, "A", [0, 2], 500),
@@ -214,12 +172,7 @@ mod tests {
 
     #[test]
     fn what_went_wrong_is_named() {
-        let produced = [
-            event(1, "A", 0),
-            event(2, "A", 1),
-            event(3, "A", 2),
-            event(3, "B", 3),
-        ];
+        let produced = [event(1, "A", 0), event(2, "A", 1), event(3, "A", 2), event(3, "B", 3)];
         let mut other_key = request(2, "A", [3, 4], 200);
         other_key.headers[0].1 = "other".to_owned();
         let requests = [
@@ -237,15 +190,8 @@ mod tests {
         assert_eq!(verdict.unstable_keys, of("2"));
         assert_eq!(
             verdict.repeated,
-            [Repeated {
-                identity: ("2".to_owned(), "A".to_owned()),
-                accepted: 2,
-                same_idempotency_key: false,
-            }]
+            [Repeated { identity: ("2".to_owned(), "A".to_owned()), accepted: 2, same_idempotency_key: false }]
         );
-        assert_eq!(
-            verdict.out_of_order,
-            [(produced[2].clone(), produced[3].clone())]
-        );
+        assert_eq!(verdict.out_of_order, [(produced[2].clone(), produced[3].clone())]);
     }
 }

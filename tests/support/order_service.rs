@@ -27,34 +27,20 @@ impl OrderService {
         let mut command = Command::new(cache("venv").join("bin/python"));
         command
             // It tells the port it was given, so there is no race for one.
-            .args([
-                "-m",
-                "uvicorn",
-                "app:app",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                "0",
-            ])
+            .args(["-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", "0"])
             .current_dir(repository().join("tests/order_service"))
             .env("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap_servers())
             .env("KAFKA_TOPIC", topic)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONUNBUFFERED", "1");
-        let options = Options {
-            cleanup: Some(directory),
-            ..Options::logging_to(File::create(&log).unwrap())
-        };
+        let options = Options { cleanup: Some(directory), ..Options::logging_to(File::create(&log).unwrap()) };
         let process = Supervised::spawn(&command, options).unwrap();
         let url = wait_until("the order service listens", EVENTUALLY, async || {
             assert!(process.exit_status().is_none(), "it ended:\n{}", tail(&log));
             announced(&log).ok_or_else(|| tail(&log))
         })
         .await;
-        Self {
-            url,
-            _process: process,
-        }
+        Self { url, _process: process }
     }
 
     /// `POST /orders`; status and answer.
@@ -69,10 +55,7 @@ impl OrderService {
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let body = answer.text().await.unwrap();
-        (
-            status,
-            serde_json::from_str(&body).unwrap_or(Value::String(body)),
-        )
+        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
 }
 

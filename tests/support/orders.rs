@@ -45,9 +45,5 @@ pub fn produced(event: &Value, coordinates: Coordinates) -> Produced {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    Produced {
-        order_id: text(&event["order"]["order_id"]),
-        event_type: text(&event["event_type"]),
-        coordinates,
-    }
+    Produced { order_id: text(&event["order"]["order_id"]), event_type: text(&event["event_type"]), coordinates }
 }

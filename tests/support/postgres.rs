@@ -47,9 +47,7 @@ pub async fn database() -> Database {
     let options = server.url.clone().database(&name);
     Database {
         url: options.to_url_lossy().to_string(),
-        pool: PgPoolOptions::new()
-            .max_connections(4)
-            .connect_lazy_with(options),
+        pool: PgPoolOptions::new().max_connections(4).connect_lazy_with(options),
         name,
         server,
     }
@@ -57,9 +55,7 @@ pub async fn database() -> Database {
 
 /// A server that nobody else uses, for tests that stop it, and the URL of a migrated database on it.
 pub async fn private() -> (PrivatePostgres, String) {
-    let server = PrivatePostgres::start_with(&directory("postgres"), &SETTINGS)
-        .await
-        .unwrap();
+    let server = PrivatePostgres::start_with(&directory("postgres"), &SETTINGS).await.unwrap();
     let url = server.create_database("herald").await.unwrap();
     migrate(&PgConnectOptions::from_str(&url).unwrap()).await;
     (server, url)
@@ -75,9 +71,7 @@ impl Server {
         let (url, ours) = if let Ok(url) = env::var("HERALD_TEST_DATABASE_URL") {
             (url, None)
         } else {
-            let server = PrivatePostgres::start_with(&directory("postgres"), &SETTINGS)
-                .await
-                .unwrap();
+            let server = PrivatePostgres::start_with(&directory("postgres"), &SETTINGS).await.unwrap();
             (server.url("postgres"), Some(server))
         };
         let server = Self {
@@ -92,18 +86,12 @@ impl Server {
 
     async fn create(&self, name: &str, template: Option<&str>) {
         let copied = template.map_or(String::new(), |name| format!(" TEMPLATE \"{name}\""));
-        self.run(format!("CREATE DATABASE \"{name}\"{copied}"))
-            .await;
+        self.run(format!("CREATE DATABASE \"{name}\"{copied}")).await;
     }
 
     async fn run(&self, statement: String) {
-        let mut connection = PgConnection::connect_with(&self.url)
-            .await
-            .expect("the test database server answers");
-        sqlx::raw_sql(AssertSqlSafe(statement))
-            .execute(&mut connection)
-            .await
-            .unwrap();
+        let mut connection = PgConnection::connect_with(&self.url).await.expect("the test database server answers");
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     }
 }
@@ -117,9 +105,7 @@ impl Drop for Database {
         let (server, name) = (self.server, self.name.clone());
         let dropped = std::thread::spawn(move || {
             tokio::runtime::Runtime::new().unwrap().block_on(async {
-                server
-                    .run(format!("DROP DATABASE \"{name}\" WITH (FORCE)"))
-                    .await;
+                server.run(format!("DROP DATABASE \"{name}\" WITH (FORCE)")).await;
             });
         });
         let _ = dropped.join();

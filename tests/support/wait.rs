@@ -19,10 +19,7 @@ pub async fn wait_until<T, E: Display>(
     loop {
         match condition().await {
             Ok(value) => return value,
-            Err(missing) => assert!(
-                start.elapsed() < limit,
-                "not within {limit:?}: {what}\nlast seen: {missing}"
-            ),
+            Err(missing) => assert!(start.elapsed() < limit, "not within {limit:?}: {what}\nlast seen: {missing}"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
@@ -31,11 +28,7 @@ pub async fn wait_until<T, E: Display>(
 
 /// `Ok` when the two are equal, else what they are: a condition for [`wait_until`].
 pub fn equal<T: PartialEq + std::fmt::Debug>(seen: T, expected: &T) -> Result<T, String> {
-    if seen == *expected {
-        Ok(seen)
-    } else {
-        Err(format!("{seen:?} instead of {expected:?}"))
-    }
+    if seen == *expected { Ok(seen) } else { Err(format!("{seen:?} instead of {expected:?}")) }
 }
 
 /// Runs what blocks where blocking is allowed.

@@ -53,8 +53,7 @@ impl WorkerSetup {
     /// Sets a variable, such as `HERALD_RETRY__MAX_ATTEMPTS`.
     #[must_use]
     pub fn with(mut self, variable: &str, value: &str) -> Self {
-        self.environment
-            .insert(variable.to_owned(), value.to_owned());
+        self.environment.insert(variable.to_owned(), value.to_owned());
         self
     }
 
@@ -72,9 +71,7 @@ impl WorkerSetup {
                 command.env_remove(name);
             }
         }
-        command
-            .env("HERALD_HTTP__ADDRESS", &http)
-            .envs(&self.environment);
+        command.env("HERALD_HTTP__ADDRESS", &http).envs(&self.environment);
         let options = Options {
             cleanup: Some(directory),
             // Tests that want a drain ask for it. This is the end of the test.
@@ -82,11 +79,7 @@ impl WorkerSetup {
             ..Options::logging_to(File::create(&log).unwrap())
         };
         port.release();
-        Worker {
-            http: format!("http://{http}"),
-            process: Some(Supervised::spawn(&command, options).unwrap()),
-            log,
-        }
+        Worker { http: format!("http://{http}"), process: Some(Supervised::spawn(&command, options).unwrap()), log }
     }
 
     /// Starts the process and waits until it is ready.
@@ -110,10 +103,7 @@ impl Worker {
     pub async fn wait_ready(&self) {
         wait_until("the worker is ready", EVENTUALLY, async || {
             if let Some(status) = self.exit_status() {
-                panic!(
-                    "the worker ended with status {status}:\n{}",
-                    tail(&self.log)
-                );
+                panic!("the worker ended with status {status}:\n{}", tail(&self.log));
             }
             match self.get("/readyz").await {
                 Ok((200, _)) => Ok(()),
@@ -126,10 +116,7 @@ impl Worker {
 
     /// Status and body of one of the worker's own pages.
     pub async fn get(&self, path: &str) -> Result<(u16, String), reqwest::Error> {
-        let answer = http_client()
-            .get(format!("{}{path}", self.http))
-            .send()
-            .await?;
+        let answer = http_client().get(format!("{}{path}", self.http)).send().await?;
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 
@@ -141,18 +128,11 @@ impl Worker {
 
     /// Waits until the sum of the series of this metric with these labels is the expected one.
     pub async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], expected: f64) {
-        wait_until(
-            &format!("{name}{labels:?} is {expected}"),
-            EVENTUALLY,
-            async || {
-                let metrics = self
-                    .get("/metrics")
-                    .await
-                    .map_err(|error| error.to_string())?;
-                equal(Metrics::parse(&metrics.1).sum(name, labels), &expected)
-                    .map_err(|difference| format!("{difference}\n{}", tail(&self.log)))
-            },
-        )
+        wait_until(&format!("{name}{labels:?} is {expected}"), EVENTUALLY, async || {
+            let metrics = self.get("/metrics").await.map_err(|error| error.to_string())?;
+            equal(Metrics::parse(&metrics.1).sum(name, labels), &expected)
+                .map_err(|difference| format!("{difference}\n{}", tail(&self.log)))
+        })
         .await;
     }
 
@@ -178,8 +158,7 @@ impl Worker {
     /// The exit status; 128 plus the number of a signal that ended it.
     pub async fn wait_exit(&self, limit: Duration) -> i32 {
         wait_until("the worker ends", limit, async || {
-            self.exit_status()
-                .ok_or_else(|| format!("it runs\n{}", tail(&self.log)))
+            self.exit_status().ok_or_else(|| format!("it runs\n{}", tail(&self.log)))
         })
         .await
     }
@@ -217,10 +196,7 @@ impl Metrics {
 
     /// The sum of all series of this metric that have these labels; 0 where there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let wanted: Vec<String> = labels
-            .iter()
-            .map(|(label, value)| format!("{label}=\"{value}\""))
-            .collect();
+        let wanted: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         self.0
             .iter()
             .filter(|(series, _)| {
@@ -233,19 +209,14 @@ impl Metrics {
 }
 
 fn has_label(labels: &str, wanted: &str) -> bool {
-    labels
-        .match_indices(wanted)
-        .any(|(at, _)| at == 0 || labels[..at].ends_with(','))
+    labels.match_indices(wanted).any(|(at, _)| at == 0 || labels[..at].ends_with(','))
 }
 
 pub fn http_client() -> reqwest::Client {
     static TLS: Once = Once::new();
     // Already there when code under test has set it.
     TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    reqwest::Client::builder()
-        .timeout(Duration::from_secs(10))
-        .build()
-        .unwrap()
+    reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap()
 }
 
 #[test]
@@ -262,9 +233,6 @@ fn metrics_are_summed_over_the_labels_that_are_not_named() {
         ("b", &[][..], 7.0),
         ("c", &[][..], 0.0),
     ] {
-        assert!(
-            (metrics.sum(name, labels) - expected).abs() < f64::EPSILON,
-            "{name} {labels:?}"
-        );
+        assert!((metrics.sum(name, labels) - expected).abs() < f64::EPSILON, "{name} {labels:?}");
     }
 }

@@ -38,15 +38,7 @@ impl World {
             kafka.create_topic(&topic, partitions),
             kafka.create_topic(&dlq_topic, partitions),
         );
-        Self {
-            kafka,
-            group: unique("group"),
-            topic,
-            dlq_topic,
-            database,
-            gateway,
-            produced: Vec::new(),
-        }
+        Self { kafka, group: unique("group"), topic, dlq_topic, database, gateway, produced: Vec::new() }
     }
 
     /// How a worker of this world is started; settings can be added.
@@ -59,8 +51,7 @@ impl World {
         let records = events.iter().map(orders::record).collect();
         let coordinates = self.kafka.produce(&self.topic, records).await;
         let pairs = events.iter().zip(coordinates);
-        self.produced
-            .extend(pairs.map(|(event, coordinates)| orders::produced(event, coordinates)));
+        self.produced.extend(pairs.map(|(event, coordinates)| orders::produced(event, coordinates)));
     }
 
     /// What became of the events that were produced.

@@ -28,12 +28,7 @@ pub(super) struct Script {
 
 impl Answer {
     pub fn status(code: u16) -> Self {
-        Self::Status {
-            code,
-            headers: Vec::new(),
-            body: String::new(),
-            after: Duration::ZERO,
-        }
+        Self::Status { code, headers: Vec::new(), body: String::new(), after: Duration::ZERO }
     }
 
     pub fn ok() -> Self {
@@ -93,9 +88,7 @@ impl Script {
         let sequence = *asked;
         *asked += 1;
         let next = self.next.get_mut(order_id).and_then(VecDeque::pop_front);
-        let answer = next
-            .or_else(|| self.always.get(order_id).cloned())
-            .unwrap_or_else(|| self.otherwise.clone());
+        let answer = next.or_else(|| self.always.get(order_id).cloned()).unwrap_or_else(|| self.otherwise.clone());
         (sequence, answer)
     }
 }

@@ -29,9 +29,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) async fn start(address: SocketAddr, shared: Arc<Shared>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
-        Self {
-            task: tokio::spawn(serve(listener, shared)),
-        }
+        Self { task: tokio::spawn(serve(listener, shared)) }
     }
 
     /// Once this returns, nothing listens and no connection is open.
@@ -66,39 +64,24 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     stream.set_zero_linger().unwrap();
     let answer = service_fn(|request| respond(request, Arc::clone(&shared)));
     // Ends with an error when the client goes away, or when a reset is asked for.
-    let _ = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), answer)
-        .await;
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
 }
 
 /// An error breaks the connection.
-async fn respond(
-    request: hyper::Request<Incoming>,
-    shared: Arc<Shared>,
-) -> io::Result<hyper::Response<Full<Bytes>>> {
+async fn respond(request: hyper::Request<Incoming>, shared: Arc<Shared>) -> io::Result<hyper::Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let headers = head
         .headers
         .iter()
-        .map(|(name, value)| {
-            (
-                name.to_string(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     if head.method != hyper::Method::POST {
         return Ok(response(405, Vec::new(), String::new()));
     }
     let (index, answer) = shared.record(headers, &body);
     match answer {
-        Answer::Status {
-            code,
-            headers,
-            body,
-            after,
-        } => {
+        Answer::Status { code, headers, body, after } => {
             if after > Duration::ZERO {
                 tokio::time::sleep(after).await;
             }
@@ -113,11 +96,7 @@ async fn respond(
     }
 }
 
-fn response(
-    code: u16,
-    headers: Vec<(&'static str, String)>,
-    body: String,
-) -> hyper::Response<Full<Bytes>> {
+fn response(code: u16, headers: Vec<(&'static str, String)>, body: String) -> hyper::Response<Full<Bytes>> {
     let mut response = hyper::Response::builder().status(code);
     for (name, value) in headers {
         response = response.header(name, value);

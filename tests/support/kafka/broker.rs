@@ -61,11 +61,7 @@ impl Broker {
             drop((listener, controller));
             match launch(&kafka, &directory) {
                 Ok(process) => {
-                    return Self {
-                        kafka,
-                        directory,
-                        process: Some(process),
-                    };
+                    return Self { kafka, directory, process: Some(process) };
                 }
                 Err(log) if log.contains("Address already in use") && tries < START_TRIES => {}
                 Err(log) => panic!("Kafka did not start:\n{log}"),
@@ -91,11 +87,7 @@ impl Broker {
     }
 
     pub fn thaw(&mut self) {
-        self.process
-            .as_mut()
-            .unwrap()
-            .signal(Signal::Continue)
-            .unwrap();
+        self.process.as_mut().unwrap().signal(Signal::Continue).unwrap();
     }
 
     /// Stops the broker in good order. Its data and its port stay.
@@ -127,9 +119,7 @@ impl Drop for Broker {
 fn launch(kafka: &Kafka, directory: &Path) -> Result<Supervised, String> {
     let log = directory.join("kafka.log");
     let mut command = java("384m");
-    command
-        .args(["kafka.Kafka", "server.properties"])
-        .current_dir(directory);
+    command.args(["kafka.Kafka", "server.properties"]).current_dir(directory);
     let options = Options {
         cleanup: Some(directory.to_owned()),
         grace: Duration::from_secs(10),
@@ -151,11 +141,7 @@ fn java(memory: &str) -> Command {
     let mut command = Command::new("java");
     // A small heap, and no time spent on optimising a process that lives for a minute.
     command
-        .args([
-            &format!("-Xmx{memory}"),
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-        ])
+        .args([&format!("-Xmx{memory}"), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
         .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
         .arg("-cp")
         .arg(jars);
@@ -170,10 +156,7 @@ fn kafka_version() -> &'static str {
 }
 
 fn write_properties(directory: &Path, [listener, controller]: [&Reserved; 2]) {
-    let (listener, controller) = (
-        ports::local(listener.port()),
-        ports::local(controller.port()),
-    );
+    let (listener, controller) = (ports::local(listener.port()), ports::local(controller.port()));
     let data = directory.join("data");
     let properties = format!(
         "process.roles=broker,controller
@@ -208,20 +191,11 @@ log.initial.task.delay.ms=1000
 
 fn format(directory: &Path) {
     let output = java("64m")
-        .args([
-            "kafka.tools.StorageTool",
-            "format",
-            "--config",
-            "server.properties",
-        ])
+        .args(["kafka.tools.StorageTool", "format", "--config", "server.properties"])
         // Any 16 bytes in URL-safe base64.
         .args(["--cluster-id", "aGVyYWxkLXRlc3QtMDAwMQ"])
         .current_dir(directory)
         .output()
         .expect("java is missing: run scripts/setup");
-    assert!(
-        output.status.success(),
-        "cannot format the broker's storage: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "cannot format the broker's storage: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use herald::core::record::{Coordinates, Header, Offset, Partition, Record, Timestamp};
-use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -40,25 +38,17 @@ pub struct NewRecord {
 
 impl NewRecord {
     pub fn of(value: impl Into<Bytes>) -> Self {
-        Self {
-            value: Some(value.into()),
-            ..Self::default()
-        }
+        Self { value: Some(value.into()), ..Self::default() }
     }
 
     pub fn in_partition(self, partition: i32) -> Self {
-        Self {
-            partition: Some(partition),
-            ..self
-        }
+        Self { partition: Some(partition), ..self }
     }
 }
 
 impl Kafka {
     pub fn at(bootstrap_servers: &str) -> Self {
-        Self {
-            bootstrap_servers: bootstrap_servers.to_owned(),
-        }
+        Self { bootstrap_servers: bootstrap_servers.to_owned() }
     }
 
     pub fn bootstrap_servers(&self) -> &str {
@@ -75,28 +65,18 @@ impl Kafka {
         for (key, value) in settings {
             topic = topic.set(key, value);
         }
-        let results = self
-            .admin()
-            .create_topics([&topic], &AdminOptions::new())
-            .await
-            .unwrap();
+        let results = self.admin().create_topics([&topic], &AdminOptions::new()).await.unwrap();
         for result in results {
             result.unwrap();
         }
         wait_until("the topic has a leader", SOON, async || {
-            self.try_end_offsets(name)
-                .await
-                .map_err(|error| error.to_string())
+            self.try_end_offsets(name).await.map_err(|error| error.to_string())
         })
         .await;
     }
 
     pub async fn delete_topic(&self, name: &str) {
-        let results = self
-            .admin()
-            .delete_topics(&[name], &AdminOptions::new())
-            .await
-            .unwrap();
+        let results = self.admin().delete_topics(&[name], &AdminOptions::new()).await.unwrap();
         for result in results {
             result.unwrap();
         }
@@ -108,11 +88,7 @@ impl Kafka {
         for (key, value) in settings {
             change = change.set(key, value);
         }
-        let results = self
-            .admin()
-            .alter_configs([&change], &AdminOptions::new())
-            .await
-            .unwrap();
+        let results = self.admin().alter_configs([&change], &AdminOptions::new()).await.unwrap();
         for result in results {
             result.unwrap();
         }
@@ -125,19 +101,13 @@ impl Kafka {
         blocking(move || {
             let acknowledged = Arc::new(Mutex::new(BTreeMap::new()));
             let context = Acknowledgements(Arc::clone(&acknowledged));
-            let producer = config
-                .create_with_context::<_, BaseProducer<_>>(context)
-                .unwrap();
+            let producer = config.create_with_context::<_, BaseProducer<_>>(context).unwrap();
             for (index, record) in records.iter().enumerate() {
                 send(&producer, &topic, index, record);
             }
             producer.flush(SOON).unwrap();
             let acknowledged = std::mem::take(&mut *acknowledged.lock().unwrap());
-            assert_eq!(
-                acknowledged.len(),
-                records.len(),
-                "records were not acknowledged"
-            );
+            assert_eq!(acknowledged.len(), records.len(), "records were not acknowledged");
             acknowledged.into_values().collect()
         })
         .await
@@ -145,11 +115,8 @@ impl Kafka {
 
     /// All records of the topic, by partition and offset.
     pub async fn records(&self, topic: &str) -> Vec<Record> {
-        let config = self.config(&[
-            ("group.id", "unused"),
-            ("enable.auto.commit", "false"),
-            ("enable.partition.eof", "true"),
-        ]);
+        let config =
+            self.config(&[("group.id", "unused"), ("enable.auto.commit", "false"), ("enable.partition.eof", "true")]);
         let topic = topic.to_owned();
         blocking(move || read_all(&config.create().unwrap(), &topic)).await
     }
@@ -170,9 +137,7 @@ impl Kafka {
                 .elements()
                 .iter()
                 .filter_map(|element| match element.offset() {
-                    KafkaOffset::Offset(offset) => {
-                        Some((Partition(element.partition()), Offset(offset)))
-                    }
+                    KafkaOffset::Offset(offset) => Some((Partition(element.partition()), Offset(offset))),
                     _ => None,
                 })
                 .collect()
@@ -183,15 +148,10 @@ impl Kafka {
     /// Whether the cluster is up and has a broker. Takes a second to say no.
     pub(super) fn answers(&self) -> bool {
         let client: BaseConsumer = self.config(&[("log_level", "0")]).create().unwrap();
-        client
-            .fetch_metadata(None, Duration::from_secs(1))
-            .is_ok_and(|metadata| !metadata.brokers().is_empty())
+        client.fetch_metadata(None, Duration::from_secs(1)).is_ok_and(|metadata| !metadata.brokers().is_empty())
     }
 
-    async fn try_end_offsets(
-        &self,
-        topic: &str,
-    ) -> Result<BTreeMap<Partition, Offset>, KafkaError> {
+    async fn try_end_offsets(&self, topic: &str) -> Result<BTreeMap<Partition, Offset>, KafkaError> {
         let config = self.config(&[]);
         let topic = topic.to_owned();
         blocking(move || {
@@ -254,10 +214,7 @@ fn send(producer: &BaseProducer<Acknowledgements>, topic: &str, index: usize, re
     }
     let start = Instant::now();
     while let Err((error, refused)) = producer.send(next) {
-        assert_eq!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::QueueFull)
-        );
+        assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
         assert!(start.elapsed() < SOON, "the producer's queue stays full");
         producer.poll(Duration::from_millis(10));
         next = refused;
@@ -280,11 +237,7 @@ fn read_all(consumer: &BaseConsumer, topic: &str) -> Vec<Record> {
     records
 }
 
-fn all_partitions(
-    consumer: &BaseConsumer,
-    topic: &str,
-    offset: KafkaOffset,
-) -> Result<TopicPartitionList, KafkaError> {
+fn all_partitions(consumer: &BaseConsumer, topic: &str, offset: KafkaOffset) -> Result<TopicPartitionList, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), SOON)?;
     let found = &metadata.topics()[0];
     if let Some(error) = found.error() {
@@ -303,16 +256,10 @@ fn to_record(message: &BorrowedMessage<'_>) -> Record {
         timestamp: message.timestamp().to_millis().map(Timestamp),
         key: message.key().map(Bytes::copy_from_slice),
         value: message.payload().map(Bytes::copy_from_slice),
-        headers: message
-            .headers()
-            .map(headers::from_kafka)
-            .unwrap_or_default(),
+        headers: message.headers().map(headers::from_kafka).unwrap_or_default(),
     }
 }
 
 fn coordinates(message: &BorrowedMessage<'_>) -> Coordinates {
-    Coordinates {
-        partition: Partition(message.partition()),
-        offset: Offset(message.offset()),
-    }
+    Coordinates { partition: Partition(message.partition()), offset: Offset(message.offset()) }
 }
