@@ -33,7 +33,7 @@ pub(crate) struct Entry {
 }
 
 impl Settings {
-    /// Settings from plain data, to be looked at or worked with: no process environment is read.
+    /// Settings from plain data: no process environment is read, and the database may be missing.
     pub fn load_from<N, V>(
         file: Option<&str>,
         environment: impl IntoIterator<Item = (N, V)>,
