@@ -15,5 +15,6 @@
     unreachable_pub
 )]
 
+mod configuration;
 mod harness;
 mod support;

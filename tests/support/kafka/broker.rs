@@ -18,6 +18,11 @@ use crate::support::{cache, directory, tail};
 const START_LIMIT: Duration = Duration::from_mins(2);
 const START_TRIES: u32 = 5;
 
+/// A killed broker may register again only when its old session has timed out, after 9 s by default. The shared broker keeps
+/// that, so that a busy machine does not fence it.
+const SOON_RESTARTED: [(&str, &str); 2] =
+    [("broker.session.timeout.ms", "2000"), ("broker.heartbeat.interval.ms", "500")];
+
 /// A broker of our own; [`Kafka`] is what can be done with it.
 #[derive(Debug)]
 pub struct Broker {
@@ -41,22 +46,23 @@ pub async fn shared() -> &'static Kafka {
     if let Ok(servers) = env::var("HERALD_TEST_KAFKA") {
         return EXISTING.get_or_init(async || Kafka::at(&servers)).await;
     }
-    BROKER.get_or_init(Broker::private).await
+    let started = BROKER.get_or_init(async || blocking(|| Broker::start(&[])).await);
+    started.await
 }
 
 impl Broker {
     /// A broker that nobody else uses, for tests that kill it.
     pub async fn private() -> Self {
-        blocking(Self::start).await
+        blocking(|| Self::start(&SOON_RESTARTED)).await
     }
 
-    fn start() -> Self {
+    fn start(settings: &[(&str, &str)]) -> Self {
         let mut tries = 1;
         loop {
             let directory = directory("kafka");
             let (listener, controller) = (ports::reserve(), ports::reserve());
             let kafka = Kafka::at(&ports::local(listener.port()).to_string());
-            write_properties(&directory, [&listener, &controller]);
+            write_properties(&directory, [&listener, &controller], settings);
             format(&directory);
             drop((listener, controller));
             match launch(&kafka, &directory) {
@@ -155,10 +161,10 @@ fn kafka_version() -> &'static str {
     rest.split_once("</kafka.version>").unwrap().0
 }
 
-fn write_properties(directory: &Path, [listener, controller]: [&Reserved; 2]) {
+fn write_properties(directory: &Path, [listener, controller]: [&Reserved; 2], settings: &[(&str, &str)]) {
     let (listener, controller) = (ports::local(listener.port()), ports::local(controller.port()));
     let data = directory.join("data");
-    let properties = format!(
+    let mut properties = format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{controller}
@@ -186,6 +192,9 @@ log.initial.task.delay.ms=1000
 ",
         data = data.display(),
     );
+    for (name, value) in settings {
+        properties += &format!("{name}={value}\n");
+    }
     fs::write(directory.join("server.properties"), properties).unwrap();
 }
 

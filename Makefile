@@ -1,0 +1,63 @@
+# What a person does often. Arguments for the program: make demo ARGS="--orders 20000"
+
+CARGO_DENY := .cache/venv/bin/cargo-deny
+# Tests wait for Kafka and PostgreSQL most of the time: more of them than there are cores can do so at once.
+RUST_TEST_THREADS ?= 6
+
+.PHONY: help demo test bench lint fmt clippy rustdoc deny advisories docs queries setup
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: ## the whole worker on an embedded broker and a private PostgreSQL
+	@scripts/setup --demo
+	@cargo run --locked --quiet -- demo $(ARGS)
+
+test: ## all tests, on a real Kafka and a real PostgreSQL
+	@scripts/setup
+	RUST_TEST_THREADS=$(RUST_TEST_THREADS) cargo test --locked $(ARGS)
+
+bench: ## benchmarks
+	@scripts/setup
+	cargo bench --locked $(ARGS)
+
+lint: fmt-check clippy rustdoc deny ## formatting, clippy, documentation and dependencies
+
+fmt: ## formats the code
+	cargo fmt
+
+.PHONY: fmt-check
+fmt-check:
+	cargo fmt --check
+
+clippy: ## clippy, warnings denied
+	@scripts/setup --build
+	cargo clippy --locked --all-targets -- -D warnings
+
+rustdoc: ## the documentation of the code, warnings denied
+	@scripts/setup --build
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+deny: ## licences, bans and sources of the dependencies
+	@scripts/setup --lint
+	$(CARGO_DENY) --locked check --hide-inclusion-graph licenses bans sources
+
+advisories: ## known vulnerabilities; apart from the others, since it fetches a database from the network
+	@scripts/setup --lint
+	$(CARGO_DENY) --locked check advisories
+
+docs: ## writes docs/configuration.md and herald.example.toml from the code
+	@scripts/setup --build
+	cargo build --locked --quiet
+	@mkdir -p .cache
+	cargo run --locked --quiet -- config docs >.cache/configuration.md
+	cargo run --locked --quiet -- config example >.cache/herald.example.toml
+	mv .cache/configuration.md docs/configuration.md
+	mv .cache/herald.example.toml herald.example.toml
+
+queries: ## writes .sqlx, which lets the checked queries compile without a database
+	@scripts/setup --demo
+	scripts/prepare-queries
+
+setup: ## installs what is missing for all of this
+	@scripts/setup --ci
