@@ -96,7 +96,21 @@ impl Supervised {
 
     /// Sends the child a signal. To a child that has ended this does nothing.
     pub fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        if self.exit_status().is_some() {
+            return Ok(());
+        }
         self.tell(signal.name())
+    }
+
+    /// Ends the child with this signal, or kills it when that takes longer than the limit, and waits for its end. Unlike
+    /// [`stop`](Self::stop) this goes on guarding its directory, which so has a guard until a successor is started in it.
+    pub fn end_with(&mut self, signal: Signal, limit: Duration) -> io::Result<()> {
+        self.signal(signal)?;
+        if self.wait(limit).is_none() {
+            self.signal(Signal::Kill)?;
+            self.wait(limit);
+        }
+        Ok(())
     }
 
     /// The exit status, or 128 plus the number of the signal that ended the child; `None` while it runs.

@@ -20,10 +20,7 @@ fn command(directory: &Path, arguments: &[&str]) -> Command {
 }
 
 fn herald(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
-    let output = command(directory, arguments)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
+    let output = command(directory, arguments).envs(variables.iter().copied()).output().unwrap();
     Ended {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
@@ -37,10 +34,7 @@ fn a_process_reads_its_working_directory_its_environment_and_its_flags() {
     let file = "[kafka]\ntopic = 'file'\ngroup = 'file'\ninstance_id = 'file'\n";
     std::fs::write(directory.path().join("herald.toml"), file).unwrap();
     let arguments = ["config", "print", "--json", "--topic", "flag"];
-    let variables = [
-        ("HERALD_KAFKA__TOPIC", "env"),
-        ("HERALD_KAFKA__GROUP", "env"),
-    ];
+    let variables = [("HERALD_KAFKA__TOPIC", "env"), ("HERALD_KAFKA__GROUP", "env")];
     let ended = herald(directory.path(), &arguments, &variables);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let printed: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -66,20 +60,11 @@ fn the_file_of_the_flag_is_read_before_the_one_of_the_variable() {
     for (arguments, variables, topic) in [
         (vec!["config", "print"], [].as_slice(), "herald"),
         (vec!["config", "print"], &variables, "variable"),
-        (
-            vec!["config", "print", "--config", "flag.toml"],
-            &variables,
-            "flag",
-        ),
+        (vec!["config", "print", "--config", "flag.toml"], &variables, "flag"),
     ] {
         let ended = herald(directory.path(), &arguments, variables);
         let line = format!("topic = \"{topic}\"");
-        assert!(
-            ended.stdout.contains(&line),
-            "{}{}",
-            ended.stdout,
-            ended.stderr
-        );
+        assert!(ended.stdout.contains(&line), "{}{}", ended.stdout, ended.stderr);
     }
 }
 
@@ -96,36 +81,18 @@ fn a_wrong_configuration_is_told_on_standard_error_with_exit_code_2() {
            set in   environment, HERALD_WEBHOOK__TIMEOUT\n  \
            allowed  a number with a unit, 100ms to 5m, for example \"10s\"\n"
     );
-    for arguments in [
-        ["config", "print", "--config=none.toml"],
-        ["config", "print", "--set=x"],
-    ] {
-        assert_eq!(
-            herald(directory.path(), &arguments, &[]).code,
-            Some(2),
-            "{arguments:?}"
-        );
+    for arguments in [["config", "print", "--config=none.toml"], ["config", "print", "--set=x"]] {
+        assert_eq!(herald(directory.path(), &arguments, &[]).code, Some(2), "{arguments:?}");
     }
 }
 
 #[test]
 fn a_reader_that_leaves_early_is_no_failure() {
     let directory = tempfile::tempdir().unwrap();
-    let mut child = command(directory.path(), &["config", "schema"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        command(directory.path(), &["config", "schema"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let mut stderr = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut stderr)
-        .unwrap();
-    assert_eq!(
-        (child.wait().unwrap().code(), stderr.as_str()),
-        (Some(0), "")
-    );
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
 }

@@ -16,6 +16,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use crate::supervised::{Options, Signal, Supervised};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 const PORT_TRIES: u32 = 5;
 /// `nobody`. PostgreSQL refuses to run as root.
 const UNPRIVILEGED: u32 = 65534;
@@ -51,7 +52,8 @@ pub struct PrivatePostgres {
     run_as: Option<u32>,
     settings: Vec<(String, String)>,
     port: u16,
-    server: Option<Supervised>,
+    /// The last process that ran in the directory, ended or not: whoever kills us, its supervisor removes the directory.
+    process: Supervised,
 }
 
 impl PrivatePostgres {
@@ -63,15 +65,12 @@ impl PrivatePostgres {
 
     /// As [`start`](Self::start), with these server settings (`postgres -c name=value`) and no other.
     pub async fn start_with(directory: &Path, settings: &[(&str, &str)]) -> Result<Self, Error> {
-        let mut postgres = Self {
-            binaries: binaries::find()?,
-            directory: directory.to_owned(),
-            run_as: hand_over(directory)?,
-            settings: settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            port: 0,
-            server: None,
-        };
-        postgres.make_cluster().await?;
+        let binaries = binaries::find()?;
+        let run_as = hand_over(directory)?;
+        let process = make_cluster(&binaries, directory, run_as).await?;
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut postgres =
+            Self { binaries, directory: directory.to_owned(), run_as, settings: settings.collect(), port: 0, process };
         let mut tries = 1;
         loop {
             // The port is free when asked and may be taken when the server starts; then another is tried.
@@ -104,15 +103,12 @@ impl PrivatePostgres {
 
     /// The process id of the server; `None` while it is stopped.
     pub fn pid(&self) -> Option<u32> {
-        self.server.as_ref().map(Supervised::pid)
+        self.process.exit_status().is_none().then(|| self.process.pid())
     }
 
     /// Stops the server as a crash would, without a checkpoint; its data stays. Blocks until it has ended.
     pub fn crash(&mut self) -> Result<(), Error> {
-        match self.server.take() {
-            Some(server) => server.stop_keeping_files().map_err(|source| Error::Run { program: "postgres", source }),
-            None => Ok(()),
-        }
+        self.process.end_with(Signal::Quit, STOP_LIMIT).map_err(run("postgres"))
     }
 
     /// Starts a stopped server again, on the same data and the same port.
@@ -121,102 +117,73 @@ impl PrivatePostgres {
         self.launch().await
     }
 
-    fn data(&self) -> PathBuf {
-        self.directory.join("data")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.directory.join("postgres.log")
-    }
-
-    async fn make_cluster(&self) -> Result<(), Error> {
-        let mut command = Command::new(self.binaries.join("initdb"));
-        command
-            .args(["--no-sync", "--auth=trust", "--locale=C", "--encoding=UTF8"])
-            .args(["--username", SUPERUSER, "--pgdata"])
-            .arg(self.data())
-            .current_dir(&self.directory);
-        if let Some(id) = self.run_as {
-            use std::os::unix::process::CommandExt as _;
-            command.uid(id).gid(id);
-        }
-        let output = tokio::process::Command::from(command)
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|source| Error::Run { program: "initdb", source })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(Error::Failed { program: "initdb", output: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
-    }
-
     async fn launch(&mut self) -> Result<(), Error> {
         let mut command = Command::new(self.binaries.join("postgres"));
         command
             .arg("-D")
-            .arg(self.data())
+            .arg(data_in(&self.directory))
             .args(["-p", &self.port.to_string()])
             // No Unix socket: its usual directory may be missing or belong to another server.
             .args(["-c", "unix_socket_directories="])
-            .args(["-c", "listen_addresses=127.0.0.1"])
-            .current_dir(&self.directory);
+            .args(["-c", "listen_addresses=127.0.0.1"]);
         for (name, value) in &self.settings {
             command.args(["-c", &format!("{name}={value}")]);
         }
-        let log = File::create(self.log()).map_err(at(&self.log()))?;
-        let options = Options {
-            cleanup: Some(self.directory.clone()),
-            stop_signal: Signal::Quit,
-            run_as: self.run_as,
-            ..Options::logging_to(log)
+        let server = run_in(&self.directory, command, self.run_as)?;
+        let ready = self.wait_until_ready(&server).await;
+        // When it is not ready, another port may be tried in the same directory.
+        let ended = match ready {
+            Ok(()) => std::mem::replace(&mut self.process, server),
+            Err(_) => server,
         };
-        let server =
-            Supervised::spawn(&command, options).map_err(|source| Error::Run { program: "postgres", source })?;
-        match self.wait_until_ready(&server).await {
-            Ok(()) => {
-                self.server = Some(server);
-                Ok(())
-            }
-            Err(error) => {
-                // Another port may be tried in the same directory.
-                let _ = server.stop_keeping_files();
-                Err(error)
-            }
-        }
+        ended.stop_keeping_files().map_err(run("postgres"))?;
+        ready
     }
 
     async fn wait_until_ready(&self, server: &Supervised) -> Result<(), Error> {
         let start = Instant::now();
-        loop {
-            let ended = server.exit_status().is_some();
-            if ended || start.elapsed() > START_LIMIT {
-                return Err(Error::Failed {
-                    program: "postgres",
-                    output: fs::read_to_string(self.log()).unwrap_or_default(),
-                });
-            }
+        while server.exit_status().is_none() && start.elapsed() < START_LIMIT {
             if let Ok(connection) = PgConnection::connect(&self.url("postgres")).await {
                 let _ = connection.close().await;
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        Err(failed("postgres", &self.directory))
     }
 }
 
-impl Drop for PrivatePostgres {
-    fn drop(&mut self) {
-        drop(self.server.take());
-        // The supervisor has done it, unless the server was stopped or an unprivileged user could not remove the directory.
-        let _ = fs::remove_dir_all(&self.directory);
+async fn make_cluster(binaries: &Path, directory: &Path, run_as: Option<u32>) -> Result<Supervised, Error> {
+    let mut command = Command::new(binaries.join("initdb"));
+    command
+        .args(["--no-sync", "--auth=trust", "--locale=C", "--encoding=UTF8"])
+        .args(["--username", SUPERUSER, "--pgdata"])
+        .arg(data_in(directory));
+    let process = run_in(directory, command, run_as)?;
+    let start = Instant::now();
+    while process.exit_status().is_none() && start.elapsed() < START_LIMIT {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    if process.exit_status() == Some(0) { Ok(process) } else { Err(failed("initdb", directory)) }
+}
+
+/// Starts a program whose supervisor removes the directory in the end.
+fn run_in(directory: &Path, mut command: Command, run_as: Option<u32>) -> Result<Supervised, Error> {
+    command.current_dir(directory);
+    let log = log_in(directory);
+    let options = Options {
+        cleanup: Some(directory.to_owned()),
+        stop_signal: Signal::Quit,
+        run_as,
+        ..Options::logging_to(File::create(&log).map_err(at(&log))?)
+    };
+    Supervised::spawn(&command, options).map_err(run("postgres"))
 }
 
 /// As root, gives the directory to the unprivileged user that the server will run as, and says who that is.
 fn hand_over(directory: &Path) -> Result<Option<u32>, Error> {
     // The owner of a file that we make is the user we run as.
-    let probe = directory.join("postgres.log");
+    let probe = log_in(directory);
     File::create(&probe).map_err(at(&probe))?;
     let user = fs::metadata(&probe).map_err(at(&probe))?.uid();
     if user != 0 {
@@ -235,11 +202,28 @@ fn hand_over(directory: &Path) -> Result<Option<u32>, Error> {
     Ok(Some(UNPRIVILEGED))
 }
 
+fn data_in(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
+
+fn log_in(directory: &Path) -> PathBuf {
+    directory.join("postgres.log")
+}
+
+fn failed(program: &'static str, directory: &Path) -> Error {
+    let output = fs::read_to_string(log_in(directory)).unwrap_or_default().trim().to_owned();
+    Error::Failed { program, output }
+}
+
+fn run(program: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Run { program, source }
+}
+
 fn free_port() -> Result<u16, Error> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
-        .map_err(|source| Error::Run { program: "postgres", source })
+        .map_err(run("postgres"))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {

@@ -16,6 +16,7 @@ use crate::support::wait::blocking;
 use crate::support::{cache, directory, tail};
 
 const START_LIMIT: Duration = Duration::from_mins(2);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 const START_TRIES: u32 = 5;
 
 /// A killed broker may register again only when its old session has timed out, after 9 s by default. The shared broker keeps
@@ -28,6 +29,8 @@ const SOON_RESTARTED: [(&str, &str); 2] =
 pub struct Broker {
     kafka: Kafka,
     directory: PathBuf,
+    /// Taken only for the moment in which it is stopped or replaced on another thread. When it has ended, it still guards the
+    /// directory.
     process: Option<Supervised>,
 }
 
@@ -63,9 +66,9 @@ impl Broker {
             let (listener, controller) = (ports::reserve(), ports::reserve());
             let kafka = Kafka::at(&ports::local(listener.port()).to_string());
             write_properties(&directory, [&listener, &controller], settings);
-            format(&directory);
+            let guard = format(&directory);
             drop((listener, controller));
-            match launch(&kafka, &directory) {
+            match launch(&kafka, &directory, guard) {
                 Ok(process) => {
                     return Self { kafka, directory, process: Some(process) };
                 }
@@ -78,13 +81,7 @@ impl Broker {
 
     /// Kills the broker (`kill -9`). Its data and its port stay.
     pub async fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            blocking(move || {
-                process.signal(Signal::Kill).unwrap();
-                process.stop_keeping_files().unwrap();
-            })
-            .await;
-        }
+        self.end_with(Signal::Kill).await;
     }
 
     /// Freezes the broker: connections stay open and nothing answers.
@@ -98,19 +95,27 @@ impl Broker {
 
     /// Stops the broker in good order. Its data and its port stay.
     pub async fn stop(&mut self) {
-        if let Some(process) = self.process.take() {
-            blocking(move || process.stop_keeping_files().unwrap()).await;
-        }
+        self.end_with(Signal::Terminate).await;
     }
 
     /// Starts a broker that was killed or stopped, on the same port with the same data.
     pub async fn restart(&mut self) {
-        assert!(self.process.is_none(), "the broker is still running");
+        let guard = self.process.take().unwrap();
+        assert!(guard.exit_status().is_some(), "the broker is still running");
         let (kafka, directory) = (self.kafka.clone(), self.directory.clone());
-        match blocking(move || launch(&kafka, &directory)).await {
+        match blocking(move || launch(&kafka, &directory, guard)).await {
             Ok(process) => self.process = Some(process),
             Err(log) => panic!("Kafka did not start again:\n{log}"),
         }
+    }
+
+    async fn end_with(&mut self, signal: Signal) {
+        let mut process = self.process.take().unwrap();
+        let ended = blocking(move || {
+            process.end_with(signal, STOP_LIMIT).unwrap();
+            process
+        });
+        self.process = Some(ended.await);
     }
 }
 
@@ -121,24 +126,34 @@ impl Drop for Broker {
     }
 }
 
-/// Starts the broker and waits until it answers; the end of its log when it does not.
-fn launch(kafka: &Kafka, directory: &Path) -> Result<Supervised, String> {
-    let log = directory.join("kafka.log");
+/// Starts the broker and waits until it answers; the end of its log when it does not. The guard kept the directory so far.
+fn launch(kafka: &Kafka, directory: &Path, guard: Supervised) -> Result<Supervised, String> {
     let mut command = java("384m");
-    command.args(["kafka.Kafka", "server.properties"]).current_dir(directory);
-    let options = Options {
-        cleanup: Some(directory.to_owned()),
-        grace: Duration::from_secs(10),
-        ..Options::logging_to(File::create(&log).unwrap())
-    };
-    let process = Supervised::spawn(&command, options).unwrap();
+    command.args(["kafka.Kafka", "server.properties"]);
+    let process = run_in(directory, command);
+    guard.stop_keeping_files().unwrap();
     let start = Instant::now();
     while !kafka.answers() {
         if process.exit_status().is_some() || start.elapsed() > START_LIMIT {
-            return Err(tail(&log));
+            return Err(tail(&log_in(directory)));
         }
     }
     Ok(process)
+}
+
+/// Starts a program whose supervisor removes the directory in the end.
+fn run_in(directory: &Path, mut command: Command) -> Supervised {
+    command.current_dir(directory);
+    let options = Options {
+        cleanup: Some(directory.to_owned()),
+        grace: STOP_LIMIT,
+        ..Options::logging_to(File::create(log_in(directory)).unwrap())
+    };
+    Supervised::spawn(&command, options).unwrap()
+}
+
+fn log_in(directory: &Path) -> PathBuf {
+    directory.join("kafka.log")
 }
 
 fn java(memory: &str) -> Command {
@@ -193,18 +208,23 @@ log.initial.task.delay.ms=1000
         data = data.display(),
     );
     for (name, value) in settings {
-        properties += &format!("{name}={value}\n");
+        properties.extend([name, "=", value, "\n"]);
     }
     fs::write(directory.join("server.properties"), properties).unwrap();
 }
 
-fn format(directory: &Path) {
-    let output = java("64m")
+fn format(directory: &Path) -> Supervised {
+    let mut command = java("64m");
+    command
         .args(["kafka.tools.StorageTool", "format", "--config", "server.properties"])
         // Any 16 bytes in URL-safe base64.
-        .args(["--cluster-id", "aGVyYWxkLXRlc3QtMDAwMQ"])
-        .current_dir(directory)
-        .output()
-        .expect("java is missing: run scripts/setup");
-    assert!(output.status.success(), "cannot format the broker's storage: {}", String::from_utf8_lossy(&output.stderr));
+        .args(["--cluster-id", "aGVyYWxkLXRlc3QtMDAwMQ"]);
+    let process = run_in(directory, command);
+    let status = process.wait(START_LIMIT);
+    assert!(
+        status == Some(0),
+        "cannot format the broker's storage (run scripts/setup if java is missing):\n{}",
+        tail(&log_in(directory))
+    );
+    process
 }
