@@ -29,10 +29,10 @@ impl Log {
         info!(
             target: TARGET,
             id = %notification_id(&self.group, identity),
-            order_id = %identity.order_id,
-            event_type = %identity.event_type,
-            partition = %delivery.coordinates.partition,
-            offset = %delivery.coordinates.offset,
+            order_id = identity.order_id.as_ref(),
+            event_type = identity.event_type.as_ref(),
+            partition = delivery.coordinates.partition.0,
+            offset = delivery.coordinates.offset.0,
             attempt = delivery.attempt,
             "notified"
         );

