@@ -8,5 +8,6 @@ pub mod demo;
 pub mod http;
 pub mod kafka;
 pub mod postgres;
+pub mod preflight;
 pub mod supervised;
 pub mod telemetry;

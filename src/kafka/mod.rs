@@ -1,1 +1,27 @@
-//! Reaching the Kafka cluster: the consumer thread, the dead-letter producer, lag and preflight.
+//! Reaching the Kafka cluster. No type of the client library leaves this folder.
+//!
+//! * [`client`]: the configuration of every client, and what an operator may not override.
+//! * [`headers`]: headers as bytes, in and out; the only module with `unsafe`.
+//! * `context`, `record`, `offsets`, `assignment`, `outbox`: the parts of the consumer that can be understood alone.
+//! * [`consumer`]: the handle of the consumer thread; `poller` is the thread itself, `rebalance` how it answers the group.
+//! * [`dead_letters`]: the producer of dead letters; `letter_headers` is their format.
+//! * [`lag`]: committed and end offsets, read by a client of their own.
+//! * [`preflight`]: what `herald check` and a start look at; `topics` asks the cluster.
+
+pub mod client;
+pub mod headers;
+
+mod assignment;
+mod context;
+mod letter_headers;
+mod offsets;
+mod outbox;
+mod poller;
+mod rebalance;
+mod record;
+mod topics;
+
+pub mod consumer;
+pub mod dead_letters;
+pub mod lag;
+pub mod preflight;

@@ -1,0 +1,305 @@
+//! The dead-letter record, and the producer that publishes it.
+//!
+//! Publishing is not custody: the letter is a row in Postgres already. So nothing here is retried for long; a letter that could not
+//! be published stays unpublished, and its owner publishes it again.
+
+use std::ffi::CString;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use tokio::sync::oneshot;
+
+use super::client::{self, ClientError, MESSAGE_TIMEOUT};
+use super::context;
+use super::headers::{self, Outgoing};
+use super::letter_headers;
+pub use super::letter_headers::headers;
+use crate::config::{Kafka, Settings};
+use crate::core::dead_letter::Letter;
+use crate::core::record::{Header, Partition};
+
+/// How long the number of partitions is believed.
+const TOPIC_AGE: Duration = Duration::from_mins(1);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Refused even as a pointer without key and headers: the topic's `max.message.bytes` is far too small.
+    #[error("the dead-letter topic refuses even a pointer to the record as too large: {0}")]
+    TooLarge(String),
+    /// Try again later: the topic is missing, refuses access, or does not answer.
+    #[error("the dead-letter topic is not available: {0}")]
+    Unavailable(String),
+    /// The producer gave up for good and was replaced: try again.
+    #[error("the producer of dead letters failed and was replaced: {0}")]
+    Fatal(String),
+}
+
+/// Publishes dead letters; many may be on their way at once.
+pub struct DeadLetterProducer {
+    kafka: Kafka,
+    topic: String,
+    line: Mutex<Arc<Line>>,
+}
+
+/// One producer with what it knows of the topic.
+struct Line {
+    producer: ThreadedProducer<Reports>,
+    known: Mutex<Option<Known>>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    partitions: i32,
+    until: Instant,
+}
+
+/// How much of a record is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// Key and headers; the value is in Postgres.
+    Pointer,
+    /// Our headers only: key and original headers alone are too large.
+    Bare,
+}
+
+/// Finds out whether the dead-letter topic can be written, and leaves nothing in it.
+///
+/// The broker is sent a record above the topic's `limit`. It looks at the size last: "too large" means that we may write, that the
+/// leader answers, and that enough replicas are in sync.
+pub(super) async fn probe(settings: &Settings, limit: usize) -> Result<(), String> {
+    let mut config = client::producer_config(&settings.kafka).map_err(|error| error.to_string())?;
+    config.set("compression.type", "none");
+    let line = Line::create(&config).map_err(|error| error.to_string())?;
+    let value = vec![b'0'; limit.saturating_add(1)];
+    let topic = settings.dead_letters.topic.as_str();
+    let content = Content {
+        key: None,
+        value: Some(&value),
+        headers: &[],
+    };
+    match Arc::new(line).send(topic, Partition(0), &content).await {
+        Ok(()) => Err("a record above its max.message.bytes was accepted".to_owned()),
+        Err(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge) => {
+            Ok(())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+struct Content<'a> {
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: &'a [Header],
+}
+
+type Report = Result<(), RDKafkaErrorCode>;
+
+struct Reports;
+
+impl DeadLetterProducer {
+    pub fn new(settings: &Settings) -> Result<Self, ClientError> {
+        let line = Line::new(&settings.kafka)?;
+        Ok(Self {
+            kafka: settings.kafka.clone(),
+            topic: settings.dead_letters.topic.clone(),
+            line: Mutex::new(Arc::new(line)),
+        })
+    }
+
+    /// Returns once all in-sync replicas have the letter, after about 10 s at the latest. A record that the broker refuses as too
+    /// large is replaced by a pointer to its row. Cancelling the future does not take the letter back.
+    pub async fn publish(&self, letter: &Letter) -> Result<(), PublishError> {
+        let mut refused = Ok(());
+        for extent in [Extent::Whole, Extent::Pointer, Extent::Bare] {
+            refused = self.publish_as(letter, extent).await;
+            if !matches!(refused, Err(PublishError::TooLarge(_))) {
+                break;
+            }
+        }
+        refused
+    }
+
+    /// Sends what is queued. Letters that are not acknowledged within `deadline` stay unpublished.
+    pub async fn close(self, deadline: Duration) {
+        let line = self.line();
+        drop(self);
+        let flushed = tokio::task::spawn_blocking(move || line.producer.flush(deadline)).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!(%error, "dead letters were not acknowledged in time and stay unpublished");
+        }
+    }
+
+    async fn publish_as(&self, letter: &Letter, extent: Extent) -> Result<(), PublishError> {
+        let group = &self.kafka.group;
+        let record = &letter.record;
+        let (key, value, mut headers) = match extent {
+            Extent::Whole => (&record.key, &record.value, headers(letter, group)),
+            Extent::Pointer => (&record.key, &None, headers(letter, group)),
+            Extent::Bare => (&None, &None, letter_headers::ours(letter, group)),
+        };
+        if extent != Extent::Whole {
+            headers.push(letter_headers::pointer());
+        }
+        let content = Content {
+            key: key.as_deref(),
+            value: value.as_deref(),
+            headers: &headers,
+        };
+        let line = self.line();
+        match line
+            .send(&self.topic, record.coordinates.partition, &content)
+            .await
+        {
+            Ok(()) => Ok(()),
+            Err(code) => Err(self.failed(&line, code).await),
+        }
+    }
+
+    async fn failed(&self, line: &Arc<Line>, code: RDKafkaErrorCode) -> PublishError {
+        use RDKafkaErrorCode as Code;
+        if let Some((code, reason)) = line.producer.client().fatal_error() {
+            self.replace(line).await;
+            return PublishError::Fatal(format!("{code}: {reason}"));
+        }
+        match code {
+            Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => {
+                PublishError::TooLarge(code.to_string())
+            }
+            _ => {
+                line.forget_topic();
+                PublishError::Unavailable(code.to_string())
+            }
+        }
+    }
+
+    fn line(&self) -> Arc<Line> {
+        Arc::clone(&self.line.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces a producer that failed for good, unless another publication did already.
+    async fn replace(&self, failed: &Arc<Line>) {
+        let kafka = self.kafka.clone();
+        let created = tokio::task::spawn_blocking(move || Line::new(&kafka)).await;
+        let Ok(Ok(created)) = created else {
+            // The next publication finds the same fatal error and tries again.
+            return;
+        };
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&line, failed) {
+            *line = Arc::new(created);
+        }
+    }
+}
+
+impl Line {
+    fn new(kafka: &Kafka) -> Result<Self, ClientError> {
+        Self::create(&client::producer_config(kafka)?)
+    }
+
+    fn create(config: &ClientConfig) -> Result<Self, ClientError> {
+        let producer = config
+            .create_with_context(Reports)
+            .map_err(client::creation_error)?;
+        Ok(Self {
+            producer,
+            known: Mutex::new(None),
+        })
+    }
+
+    async fn send(
+        self: &Arc<Self>,
+        topic: &str,
+        source: Partition,
+        content: &Content<'_>,
+    ) -> Report {
+        let partitions = self.partitions(topic).await?;
+        let topic = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+        let outgoing = Outgoing {
+            topic: &topic,
+            partition: source.0.rem_euclid(partitions),
+            key: content.key,
+            value: content.value,
+            headers: content.headers,
+        };
+        let (sender, receiver) = oneshot::channel();
+        headers::produce(&self.producer, &outgoing, Box::new(sender))?;
+        // librdkafka reports within the message timeout; the rest is for a client that does not.
+        let limit = MESSAGE_TIMEOUT + METADATA_TIMEOUT;
+        match tokio::time::timeout(limit, receiver).await {
+            Ok(Ok(report)) => report,
+            Ok(Err(_)) => Err(RDKafkaErrorCode::PurgeInflight),
+            Err(_) => Err(RDKafkaErrorCode::MessageTimedOut),
+        }
+    }
+
+    async fn partitions(self: &Arc<Self>, topic: &str) -> Result<i32, RDKafkaErrorCode> {
+        let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known
+            && known.until > Instant::now()
+        {
+            return Ok(known.partitions);
+        }
+        let line = Arc::clone(self);
+        let topic = topic.to_owned();
+        tokio::task::spawn_blocking(move || line.read_partitions(&topic))
+            .await
+            .map_err(|_| RDKafkaErrorCode::Fail)?
+    }
+
+    /// Blocks. Also makes librdkafka look at the topic again when it was recreated.
+    fn read_partitions(&self, topic: &str) -> Result<i32, RDKafkaErrorCode> {
+        let metadata = self
+            .producer
+            .client()
+            .fetch_metadata(Some(topic), METADATA_TIMEOUT)
+            .map_err(|error| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))?;
+        let found = metadata.topics().iter().find(|one| one.name() == topic);
+        let found = found.ok_or(RDKafkaErrorCode::UnknownTopic)?;
+        if let Some(error) = found.error() {
+            return Err(error.into());
+        }
+        let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
+        if partitions == 0 {
+            return Err(RDKafkaErrorCode::UnknownTopic);
+        }
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Known {
+            partitions,
+            until: Instant::now() + TOPIC_AGE,
+        });
+        Ok(partitions)
+    }
+
+    fn forget_topic(&self) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        context::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "the producer of dead letters");
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Box<oneshot::Sender<Report>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Self::DeliveryOpaque) {
+        let report = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
+        };
+        // Nobody waits any more when the publication was cancelled.
+        let _cancelled = waiting.send(report);
+    }
+}

@@ -1,0 +1,186 @@
+//! Where a partition begins: committed offsets, watermarks, and the decision between them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::topic_partition_list::{Offset as NativeOffset, TopicPartitionList};
+
+use super::context::list;
+use crate::config::StartFrom;
+use crate::core::record::{Offset, Partition};
+
+/// The first offset that can be read, and the one that the next record will have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Watermarks {
+    pub(super) low: Offset,
+    pub(super) high: Offset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    At(Offset),
+    /// Retention removed `count` offsets before they were read: the first that is left is `at`.
+    Lost {
+        at: Offset,
+        count: u64,
+    },
+    /// The committed offset is past the end: the topic was recreated or truncated. Everything that is there is read, since the
+    /// ledger ends what was settled before, while skipping would lose the rest.
+    Rewound(Offset),
+}
+
+pub(super) fn decide(committed: Option<Offset>, marks: Watermarks, from: StartFrom) -> Start {
+    let Some(committed) = committed else {
+        return Start::At(match from {
+            StartFrom::Earliest => marks.low,
+            StartFrom::Latest => marks.high,
+        });
+    };
+    if committed < marks.low {
+        return Start::Lost {
+            at: marks.low,
+            count: committed.0.abs_diff(marks.low.0),
+        };
+    }
+    if committed > marks.high {
+        return Start::Rewound(marks.low);
+    }
+    Start::At(committed)
+}
+
+/// The committed offsets of the client's group; `None` where there is none. Blocks for up to `timeout`.
+pub(super) fn committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[Partition],
+    timeout: Duration,
+) -> Result<BTreeMap<Partition, Option<Offset>>, String> {
+    let read = consumer
+        .committed_offsets(list(topic, partitions.iter().copied()), timeout)
+        .map_err(|error| error.to_string())?;
+    let mut committed = BTreeMap::new();
+    for element in read.elements() {
+        element.error().map_err(|error| error.to_string())?;
+        let offset = match element.offset() {
+            NativeOffset::Offset(offset) => Some(Offset(offset)),
+            _ => None,
+        };
+        committed.insert(Partition(element.partition()), offset);
+    }
+    Ok(committed)
+}
+
+/// The watermarks of as many of the partitions as answer within `timeout`, one request per leader.
+///
+/// One partition without a leader makes the common request fail; the others are then asked one by one.
+pub(super) fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[Partition],
+    timeout: Duration,
+) -> (BTreeMap<Partition, Watermarks>, Option<String>) {
+    let deadline = Instant::now() + timeout;
+    match both_ends(consumer, topic, partitions, timeout / 2) {
+        Ok(marks) => (marks, None),
+        Err(error) if partitions.len() < 2 => (BTreeMap::new(), Some(error)),
+        Err(error) => {
+            let mut marks = BTreeMap::new();
+            for partition in partitions {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                let one = both_ends(consumer, topic, &[*partition], left / 4);
+                marks.extend(one.unwrap_or_default());
+            }
+            (marks, Some(error))
+        }
+    }
+}
+
+fn both_ends<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[Partition],
+    timeout: Duration,
+) -> Result<BTreeMap<Partition, Watermarks>, String> {
+    let ends = |end| ends(consumer, topic, partitions, end, timeout);
+    let lows = ends(NativeOffset::Beginning)?;
+    let highs = ends(NativeOffset::End)?;
+    Ok(lows
+        .into_iter()
+        .filter_map(|(partition, low)| {
+            let high = *highs.get(&partition)?;
+            Some((partition, Watermarks { low, high }))
+        })
+        .collect())
+}
+
+/// ListOffsets for one end. `offsets_for_times` passes the two logical offsets through as the timestamps that the protocol
+/// defines for them (-2 earliest, -1 latest), and asks each leader once, where `fetch_watermarks` would ask once per partition.
+fn ends<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[Partition],
+    end: NativeOffset,
+    timeout: Duration,
+) -> Result<BTreeMap<Partition, Offset>, String> {
+    let mut asked: TopicPartitionList = list(topic, partitions.iter().copied());
+    asked
+        .set_all_offsets(end)
+        .map_err(|error| error.to_string())?;
+    let answered = consumer
+        .offsets_for_times(asked, timeout)
+        .map_err(|error| error.to_string())?;
+    let mut ends = BTreeMap::new();
+    for element in answered.elements() {
+        if let (Ok(()), NativeOffset::Offset(offset)) = (element.error(), element.offset()) {
+            ends.insert(Partition(element.partition()), Offset(offset));
+        }
+    }
+    Ok(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_the_committed_offset_unless_it_is_not_there() {
+        let marks = Watermarks {
+            low: Offset(100),
+            high: Offset(200),
+        };
+        let cases = [
+            (None, StartFrom::Earliest, Start::At(Offset(100))),
+            (None, StartFrom::Latest, Start::At(Offset(200))),
+            (Some(Offset(100)), StartFrom::Latest, Start::At(Offset(100))),
+            (
+                Some(Offset(200)),
+                StartFrom::Earliest,
+                Start::At(Offset(200)),
+            ),
+            (
+                Some(Offset(40)),
+                StartFrom::Latest,
+                Start::Lost {
+                    at: Offset(100),
+                    count: 60,
+                },
+            ),
+            (
+                Some(Offset(201)),
+                StartFrom::Latest,
+                Start::Rewound(Offset(100)),
+            ),
+        ];
+        for (committed, from, expected) in cases {
+            assert_eq!(
+                decide(committed, marks, from),
+                expected,
+                "{committed:?} {from:?}"
+            );
+        }
+    }
+}

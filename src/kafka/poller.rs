@@ -1,0 +1,334 @@
+//! The consumer thread: polls, serves commands, and hands records over in batches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{
+    Offset as NativeOffset, TopicPartitionList, TopicPartitionListElem,
+};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::assignment::{Assignments, Blocked, Hold, PauseChanges};
+use super::client;
+use super::consumer::{ConsumerCommand, ConsumerError, ConsumerEvent, ConsumerHealth};
+use super::context::{self, Context, Notice};
+use super::outbox::Outbox;
+use super::record;
+use crate::config::{OnLostOffsets, Settings, StartFrom};
+use crate::core::record::{Offset, Partition, Record, Session};
+
+/// How long a poll waits for a message, and so how long a command may wait.
+const POLL_WAIT: Duration = Duration::from_millis(20);
+
+/// A turn hands over what is at hand, up to one of these.
+const TURN_RECORDS: usize = 500;
+const TURN_BYTES: usize = 1 << 20;
+
+/// The engine aborts what runs at the drain deadline and releases; this is for an engine that does not.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+
+pub(super) struct Poller {
+    pub(super) consumer: BaseConsumer<Context>,
+    pub(super) topic: String,
+    pub(super) start_from: StartFrom,
+    pub(super) on_lost_offsets: OnLostOffsets,
+    pub(super) drain_limit: Duration,
+    pub(super) assignments: Assignments,
+    pub(super) outbox: Outbox,
+    pub(super) due: Due,
+    commands: Receiver<ConsumerCommand>,
+    context: Arc<Context>,
+    health: Arc<ConsumerHealth>,
+    /// Stored at the end of the turn: one call instead of one per batch of settlements.
+    stores: BTreeMap<Partition, Offset>,
+    life: Life,
+}
+
+/// What is to be tried, again if need be, while polling goes on.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// Librdkafka waits for the answer to an assignment; everything else of the group waits for it.
+    pub(super) answer_assignment: bool,
+    pub(super) read_starts: Option<Instant>,
+    pub(super) compare_positions: Option<Instant>,
+    pub(super) look_for_topic: Option<TopicSearch>,
+    pub(super) restarts: BTreeMap<Partition, (Session, Offset)>,
+    pub(super) retry_restarts: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TopicSearch {
+    pub(super) missing_since: Instant,
+    pub(super) next_look: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Running,
+    /// A fatal error was reported: said once.
+    Failed,
+    Closing,
+}
+
+#[derive(Default)]
+struct Turn {
+    batches: BTreeMap<Partition, (Session, Vec<Record>)>,
+    records: usize,
+    bytes: usize,
+}
+
+impl Poller {
+    pub(super) fn new(
+        settings: &Settings,
+        commands: Receiver<ConsumerCommand>,
+        events: Sender<ConsumerEvent>,
+        health: Arc<ConsumerHealth>,
+    ) -> Result<Self, ConsumerError> {
+        let kafka = &settings.kafka;
+        let consumer: BaseConsumer<Context> = client::consumer_config(kafka)?
+            .create_with_context(Context::default())
+            .map_err(client::creation_error)?;
+        consumer
+            .subscribe(&[&kafka.topic])
+            .map_err(client::creation_error)?;
+        Ok(Self {
+            context: Arc::clone(consumer.context()),
+            consumer,
+            topic: kafka.topic.clone(),
+            start_from: kafka.start_from,
+            on_lost_offsets: kafka.on_lost_offsets,
+            drain_limit: settings.delivery.drain_timeout + DRAIN_MARGIN,
+            assignments: Assignments::default(),
+            outbox: Outbox::new(events),
+            due: Due::default(),
+            commands,
+            health,
+            stores: BTreeMap::new(),
+            life: Life::Running,
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        while self.life != Life::Closing {
+            self.turn();
+        }
+        self.close();
+    }
+
+    fn turn(&mut self) {
+        self.poll();
+        self.health.polled();
+        self.serve_notices();
+        self.serve_commands();
+        let now = Instant::now();
+        self.read_starts(now);
+        self.retry_restarts(now);
+        self.compare_positions(now);
+        self.look_for_topic(now);
+        self.finish_revocation(now);
+        self.outbox.flush();
+        self.apply_pauses();
+        if self.outbox.is_abandoned() {
+            self.life = Life::Closing;
+        }
+    }
+
+    fn poll(&mut self) {
+        let mut turn = Turn::default();
+        let mut wait = POLL_WAIT;
+        while turn.has_room() {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    let record = record::from_message(&message);
+                    drop(message);
+                    turn.take(record, &mut self.assignments);
+                }
+                Some(Err(KafkaError::MessageConsumptionFatal(_))) => {
+                    let reason = self.consumer.client().fatal_error();
+                    let reason = reason.map_or_else(|| "unknown".to_owned(), |(_, text)| text);
+                    self.fail(ConsumerError::Broken(reason));
+                    break;
+                }
+                // The context recorded it, with the reason that is missing here.
+                Some(Err(_)) => {}
+            }
+            wait = Duration::ZERO;
+        }
+        for (partition, (session, records)) in turn.batches {
+            self.outbox.push(ConsumerEvent::Polled {
+                partition,
+                session,
+                records,
+            });
+        }
+    }
+
+    fn serve_notices(&mut self) {
+        for notice in self.context.take() {
+            match notice {
+                Notice::Assigned(partitions) => self.assigned(&partitions),
+                Notice::Revoked(partitions) => self.revoked(&partitions),
+                Notice::Lost(partitions) => self.lost(&partitions),
+                Notice::Committed(result) => self.outbox.push(ConsumerEvent::Committed { result }),
+                Notice::Error { code, reason } => self.client_error(code, reason),
+            }
+        }
+    }
+
+    fn serve_commands(&mut self) {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.serve(command),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.life = Life::Closing;
+                    break;
+                }
+            }
+        }
+        self.store_offsets();
+    }
+
+    fn serve(&mut self, command: ConsumerCommand) {
+        match command {
+            ConsumerCommand::Fetch { partition, session } => {
+                self.assignments.fetch(partition, session);
+            }
+            ConsumerCommand::StoreOffset {
+                partition,
+                session,
+                offset,
+            } => {
+                if self.assignments.is_current(partition, session) {
+                    self.stores.insert(partition, offset);
+                }
+            }
+            ConsumerCommand::Pause => self.assignments.set_hold(Hold::Worker),
+            ConsumerCommand::Resume => self.assignments.set_hold(Hold::None),
+            ConsumerCommand::Release { partition, session } => {
+                self.assignments.release(partition, session);
+            }
+            ConsumerCommand::Restart {
+                partition,
+                session,
+                from,
+            } => {
+                // What was stored is of the session that ends here.
+                self.store_offsets();
+                self.restart(partition, session, from);
+            }
+            ConsumerCommand::Close => self.life = Life::Closing,
+        }
+    }
+
+    /// Stores what gathered. The list form stores exactly these offsets; `store_offset` would add one.
+    pub(super) fn store_offsets(&mut self) {
+        if self.stores.is_empty() {
+            return;
+        }
+        let stored =
+            context::list_at(&self.topic, &std::mem::take(&mut self.stores)).and_then(|list| {
+                let stored = self.consumer.store_offsets(&list);
+                list.elements()
+                    .iter()
+                    .try_for_each(TopicPartitionListElem::error)?;
+                stored
+            });
+        if let Err(error) = stored {
+            self.outbox.error("store_offset", error.to_string());
+        }
+    }
+
+    /// Makes librdkafka forget what is stored, so that unassigning commits nothing: it clears the mark of a lost assignment before
+    /// it commits the offsets of the removed partitions.
+    pub(super) fn forget_stored_offsets(&mut self, partitions: &[Partition]) {
+        self.stores
+            .retain(|partition, _| !partitions.contains(partition));
+        let mut list: TopicPartitionList = context::list(&self.topic, partitions.iter().copied());
+        let forgotten = list
+            .set_all_offsets(NativeOffset::Invalid)
+            .and_then(|()| self.consumer.store_offsets(&list));
+        if let Err(error) = forgotten {
+            self.outbox.error("store_offset", error.to_string());
+        }
+    }
+
+    fn apply_pauses(&mut self) {
+        let blocked = if self.outbox.is_empty() {
+            Blocked::No
+        } else {
+            Blocked::Yes
+        };
+        let PauseChanges { pause, resume } = self.assignments.pause_changes(blocked);
+        self.pause(&pause);
+        if !resume.is_empty()
+            && let Err(error) = self.consumer.resume(&context::list(&self.topic, resume))
+        {
+            self.outbox.error("other", error.to_string());
+        }
+    }
+
+    pub(super) fn pause(&mut self, partitions: &[Partition]) {
+        if partitions.is_empty() {
+            return;
+        }
+        let list = context::list(&self.topic, partitions.iter().copied());
+        if let Err(error) = self.consumer.pause(&list) {
+            self.outbox.error("other", error.to_string());
+        }
+    }
+
+    /// Reports the first fatal error.
+    pub(super) fn fail(&mut self, error: ConsumerError) {
+        if self.life == Life::Running {
+            self.life = Life::Failed;
+            self.outbox.push(ConsumerEvent::Fatal(error));
+        }
+    }
+
+    /// Dropping the consumer runs the last rebalance inside its callback, which commits what is stored, and leaves the group.
+    fn close(mut self) {
+        self.serve_notices();
+        self.store_offsets();
+        self.context.close();
+        self.give_back_at_once();
+        let Self {
+            consumer,
+            context,
+            mut outbox,
+            ..
+        } = self;
+        drop(consumer);
+        for notice in context.take() {
+            if let Notice::Committed(result) = notice {
+                outbox.push(ConsumerEvent::Committed { result });
+            }
+        }
+        outbox.flush();
+    }
+}
+
+impl Turn {
+    fn has_room(&self) -> bool {
+        self.records < TURN_RECORDS && self.bytes < TURN_BYTES
+    }
+
+    fn take(&mut self, record: Record, assignments: &mut Assignments) {
+        let at = record.coordinates;
+        let Some(session) = assignments.deliver(at.partition, at.offset) else {
+            return;
+        };
+        self.records += 1;
+        self.bytes += record.size();
+        let batch = self.batches.entry(at.partition);
+        batch
+            .or_insert_with(|| (session, Vec::new()))
+            .1
+            .push(record);
+    }
+}

@@ -1,0 +1,202 @@
+//! What the cluster says of topics, asked by clients that live for one question.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::Metadata;
+
+use super::client;
+use super::context::{Context, Notice, error_class};
+use super::offsets;
+use crate::config::Kafka;
+use crate::core::record::Partition;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+/// Addresses that refuse do so at once; more patience is for a broker that is just starting.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(3);
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The broker's replication factor.
+const DEFAULT_REPLICATION: TopicReplication<'_> = TopicReplication::Fixed(-1);
+
+/// Why the cluster cannot be reached: librdkafka tells the cause only by its error callback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unreachable {
+    pub(super) class: &'static str,
+    pub(super) reason: String,
+}
+
+/// What metadata says of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Missing,
+    Refused(String),
+    Present { partitions: i32, replication: usize },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cluster {
+    pub(super) brokers: usize,
+    /// Of one broker.
+    pub(super) address: String,
+}
+
+pub(super) struct Connection {
+    consumer: BaseConsumer<Context>,
+}
+
+impl Connection {
+    /// Blocks for up to 8 s.
+    pub(super) fn open(kafka: &Kafka) -> Result<(Self, Cluster), Unreachable> {
+        let broken = |reason: String| Unreachable {
+            class: "options",
+            reason,
+        };
+        let mut config = client::reader_config(kafka).map_err(|error| broken(error.to_string()))?;
+        // A TLS handshake with a plaintext port gets no answer at all, and would be waited for longer than we ask.
+        config.set("socket.connection.setup.timeout.ms", "3000");
+        let consumer: BaseConsumer<Context> = config
+            .create_with_context(Context::default())
+            .map_err(|error| broken(client::creation_error(error).to_string()))?;
+        let connection = Self { consumer };
+        let cluster = connection.connect(&kafka.topic)?;
+        Ok((connection, cluster))
+    }
+
+    pub(super) fn presence(&self, topic: &str) -> Result<Presence, String> {
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+            .map_err(|error| error.to_string())?;
+        let Some(found) = metadata.topics().iter().find(|one| one.name() == topic) else {
+            return Ok(Presence::Missing);
+        };
+        Ok(match found.error().map(RDKafkaErrorCode::from) {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Presence::Missing
+            }
+            Some(error) => Presence::Refused(error.to_string()),
+            None => Presence::Present {
+                partitions: i32::try_from(found.partitions().len()).unwrap_or(i32::MAX),
+                replication: found
+                    .partitions()
+                    .iter()
+                    .map(|partition| partition.replicas().len())
+                    .min()
+                    .unwrap_or_default(),
+            },
+        })
+    }
+
+    /// Whether the group's offsets may be read.
+    pub(super) fn read_group(&self, topic: &str) -> Result<(), String> {
+        offsets::committed(&self.consumer, topic, &[Partition(0)], REQUEST_TIMEOUT).map(drop)
+    }
+
+    fn connect(&self, topic: &str) -> Result<Cluster, Unreachable> {
+        let start = Instant::now();
+        let mut cause = Unreachable {
+            class: "transport",
+            reason: "no answer".to_owned(),
+        };
+        while start.elapsed() < CONNECT_TIMEOUT {
+            if let Ok(metadata) = self.consumer.fetch_metadata(Some(topic), ASK_TIMEOUT) {
+                return Ok(cluster(&metadata));
+            }
+            self.find_cause(&mut cause);
+            let refused = cause.reason.contains("refused") || cause.reason.contains("resolve");
+            if cause.class == "authentication" || (refused && start.elapsed() > REFUSED_TIMEOUT) {
+                break;
+            }
+        }
+        Err(cause)
+    }
+
+    /// A failed handshake explains more than the broken connection that follows it, and both more than "all brokers are down".
+    fn find_cause(&self, cause: &mut Unreachable) {
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+        for notice in self.consumer.context().take() {
+            let Notice::Error { code, reason } = notice else {
+                continue;
+            };
+            let class = error_class(code);
+            let explains = code != Some(RDKafkaErrorCode::AllBrokersDown);
+            if explains && (cause.class != "authentication" || class == "authentication") {
+                // "(after 0ms in state CONNECT, 1 identical error(s) suppressed)"
+                let reason = reason.split(" (after ").next().unwrap_or_default();
+                *cause = Unreachable {
+                    class,
+                    reason: reason.to_owned(),
+                };
+            }
+        }
+    }
+}
+
+fn cluster(metadata: &Metadata) -> Cluster {
+    let address = metadata.brokers().first().map_or_else(
+        || "an unknown address".to_owned(),
+        |broker| format!("{}:{}", broker.host(), broker.port()),
+    );
+    Cluster {
+        brokers: metadata.brokers().len(),
+        address,
+    }
+}
+
+/// The settings of a topic, by name.
+pub(super) async fn settings(
+    kafka: &Kafka,
+    topic: &str,
+    names: &[&str],
+) -> Result<Vec<Option<String>>, String> {
+    let admin = admin(kafka)?;
+    let resource = [ResourceSpecifier::Topic(topic)];
+    let described = admin
+        .describe_configs(&resource, &options())
+        .await
+        .map_err(|error| error.to_string())?;
+    let described = described
+        .into_iter()
+        .next()
+        .ok_or_else(|| "no answer".to_owned())?
+        .map_err(|error| error.to_string())?;
+    Ok(names
+        .iter()
+        .map(|name| described.get(name).and_then(|entry| entry.value.clone()))
+        .collect())
+}
+
+pub(super) async fn create(kafka: &Kafka, topic: &str, partitions: i32) -> Result<(), String> {
+    let admin = admin(kafka)?;
+    let topic = [NewTopic::new(topic, partitions, DEFAULT_REPLICATION)];
+    let created = admin
+        .create_topics(&topic, &options())
+        .await
+        .map_err(|error| error.to_string())?;
+    for result in created {
+        match result {
+            // Another worker was first.
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, error)) => return Err(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+fn admin(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, String> {
+    client::admin_config(kafka)
+        .map_err(|error| error.to_string())?
+        .create()
+        .map_err(|error| client::creation_error(error).to_string())
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .operation_timeout(Some(REQUEST_TIMEOUT))
+}
