@@ -8,4 +8,5 @@ pub mod demo;
 pub mod http;
 pub mod kafka;
 pub mod postgres;
+pub mod preflight;
 pub mod telemetry;
