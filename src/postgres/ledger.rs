@@ -1,0 +1,287 @@
+//! `processed_orders`: claims and how they ended.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::failure::bug;
+use super::pool::Postgres;
+use crate::core::effect::{Claim, Settlement};
+use crate::core::event::{Fingerprint, Identity};
+use crate::core::failure::LedgerFailure;
+use crate::core::input::{Holder, LedgerRow, LedgerState, Ticket};
+use crate::core::record::{Coordinates, Epoch, Offset, Partition};
+
+impl Postgres {
+    /// Takes the identities for their records and returns what is in the ledger now. A ticket that is missing was fenced:
+    /// its epoch is not the partition's.
+    ///
+    /// No two claims of a batch have the same identity. A claim may be repeated.
+    pub async fn claim(&self, claims: &[Claim]) -> Result<Vec<(Ticket, LedgerRow)>, LedgerFailure> {
+        let rows = Rows::of(claims.iter().map(|claim| RowOf {
+            identity: &claim.identity,
+            fingerprint: &claim.fingerprint,
+            coordinates: claim.coordinates,
+            epoch: claim.epoch,
+        }));
+        let seized = Seizures::of(claims);
+        let mut lease = self.lease().await?;
+        // Where nothing may be taken, the row is written as it is: only so does it come back, and locked, without a second
+        // statement that could find another state.
+        let statement = sqlx::query_as!(
+            FoundRow,
+            r#"WITH fence AS MATERIALIZED (
+               SELECT e.kpartition, e.epoch FROM partition_epochs e
+                WHERE e.consumer_group = $1 AND e.topic = $2 AND e.kpartition = ANY($3::integer[])
+                ORDER BY e.kpartition FOR SHARE),
+             owned AS MATERIALIZED (
+               SELECT i.* FROM unnest($4::text[], $5::text[], $6::bytea[], $7::integer[], $8::bigint[], $9::bigint[])
+                         AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch)
+                 JOIN fence USING (kpartition, epoch)),
+             seized AS MATERIALIZED (
+               SELECT * FROM unnest($10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[])
+                         AS s(order_id, event_type, topic, kpartition, koffset))
+             INSERT INTO processed_orders AS l
+                    (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch)
+             SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch
+               FROM owned ORDER BY order_id, event_type
+             ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
+             SET (state, fingerprint, topic, kpartition, koffset, epoch, starts, claimed_at, settled_at) = (
+               SELECT 'c', excluded.fingerprint, excluded.topic, excluded.kpartition, excluded.koffset, excluded.epoch,
+                      CASE WHEN l.state = 'c' AND (l.topic, l.kpartition, l.koffset)
+                                                = (excluded.topic, excluded.kpartition, excluded.koffset)
+                           THEN l.starts ELSE 0::smallint END,
+                      excluded.claimed_at, NULL::timestamptz
+                WHERE CASE l.state
+                      WHEN 'c' THEN (l.topic, l.kpartition, l.koffset)
+                                  = (excluded.topic, excluded.kpartition, excluded.koffset)
+                                 OR (l.order_id, l.event_type, l.topic, l.kpartition, l.koffset) IN (TABLE seized)
+                      WHEN 'x' THEN (l.topic, l.kpartition) <> (excluded.topic, excluded.kpartition)
+                                 OR l.koffset < excluded.koffset
+                      ELSE false END
+                UNION ALL
+               SELECT l.state, l.fingerprint, l.topic, l.kpartition, l.koffset, l.epoch, l.starts, l.claimed_at,
+                      l.settled_at
+                LIMIT 1)
+             RETURNING order_id, event_type, state, fingerprint, topic, kpartition, koffset,
+                       (xmax = 0) AS "inserted!""#,
+            &*self.group,
+            &*self.topic,
+            &rows.fenced_partitions(),
+            rows.order_ids.as_slice() as _,
+            rows.event_types.as_slice() as _,
+            rows.fingerprints.as_slice() as _,
+            &rows.partitions,
+            &rows.offsets,
+            &rows.epochs,
+            seized.order_ids.as_slice() as _,
+            seized.event_types.as_slice() as _,
+            seized.topics.as_slice() as _,
+            &seized.partitions,
+            &seized.offsets,
+        );
+        let found = self.answer(statement.fetch_all(&mut *lease)).await;
+        let found = lease.end(found).await?;
+        let tickets = Tickets::of(claims.iter().map(|claim| (&claim.identity, claim.ticket)));
+        found
+            .into_iter()
+            .map(|row| {
+                let ticket = tickets.of_identity(&row.order_id, &row.event_type)?;
+                Ok((ticket, self.ledger_row(row)?))
+            })
+            .collect()
+    }
+
+    /// Writes the identities as notified, whoever owns the partitions meanwhile, and resolves dead letters of theirs.
+    ///
+    /// No two settlements of a batch have the same identity. Settling may be repeated.
+    pub async fn done(&self, settlements: &[Settlement]) -> Result<(), LedgerFailure> {
+        let rows = Rows::of(settlements.iter().map(RowOf::from));
+        if self.settle_as_done(&rows).await? {
+            // A dead letter was written while this statement waited for its row, too late for it to see.
+            self.settle_as_done(&rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether a row that had a dead letter found none to resolve.
+    async fn settle_as_done(&self, rows: &Rows<'_>) -> Result<bool, LedgerFailure> {
+        let mut lease = self.lease().await?;
+        // The lateral subquery makes it one index search for each row with a dead letter, and none for all others; a plain
+        // join lets the planner read all of dead_letters.
+        let statement = sqlx::query_scalar!(
+            r#"WITH settled AS (
+               INSERT INTO processed_orders AS l
+                      (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, settled_at)
+               SELECT $1, order_id, event_type, 'd', fingerprint, $2, kpartition, koffset, epoch, clock_timestamp()
+                 FROM unnest($3::text[], $4::text[], $5::bytea[], $6::integer[], $7::bigint[], $8::bigint[])
+                   AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch) ORDER BY order_id, event_type
+               ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
+               SET state = 'd', fingerprint = excluded.fingerprint, topic = excluded.topic,
+                   kpartition = excluded.kpartition, koffset = excluded.koffset, epoch = excluded.epoch,
+                   settled_at = excluded.settled_at
+               WHERE l.state <> 'd' OR l.buried
+               RETURNING l.order_id, l.event_type, l.buried),
+             resolved AS (
+               UPDATE dead_letters SET state = 'resolved', closed_at = clock_timestamp()
+                WHERE id = ANY(ARRAY(
+                      SELECT open.id FROM settled s CROSS JOIN LATERAL (
+                             SELECT d.id FROM dead_letters d
+                              WHERE d.consumer_group = $1 AND d.order_id = s.order_id AND d.event_type = s.event_type
+                                AND d.state IN ('open', 'replaying', 'quarantined') OFFSET 0) open
+                       WHERE s.buried))
+                RETURNING order_id, event_type)
+             SELECT EXISTS (SELECT FROM settled s WHERE s.buried AND NOT EXISTS (
+                    SELECT FROM resolved r WHERE (r.order_id, r.event_type) = (s.order_id, s.event_type))) AS "missed!""#,
+            &*self.group,
+            &*self.topic,
+            rows.order_ids.as_slice() as _,
+            rows.event_types.as_slice() as _,
+            rows.fingerprints.as_slice() as _,
+            &rows.partitions,
+            &rows.offsets,
+            &rows.epochs,
+        );
+        let missed = self.answer(statement.fetch_one(&mut *lease)).await;
+        lease.end(missed).await
+    }
+
+    fn ledger_row(&self, row: FoundRow) -> Result<LedgerRow, LedgerFailure> {
+        let state = row.state.chars().next().and_then(LedgerState::from_code);
+        let state = state.ok_or_else(|| {
+            bug(format!(
+                "processed_orders holds the unknown state {}",
+                row.state
+            ))
+        })?;
+        let fingerprint = <[u8; 32]>::try_from(row.fingerprint).map_err(|_| {
+            bug("processed_orders holds a fingerprint that is not 32 bytes".to_owned())
+        })?;
+        let topic = if row.topic == *self.topic {
+            Arc::clone(&self.topic)
+        } else {
+            row.topic.into()
+        };
+        let coordinates = Coordinates {
+            partition: Partition(row.kpartition),
+            offset: Offset(row.koffset),
+        };
+        Ok(LedgerRow {
+            state,
+            holder: Holder { topic, coordinates },
+            fingerprint: Fingerprint(fingerprint),
+            inserted: row.inserted,
+        })
+    }
+}
+
+struct FoundRow {
+    order_id: String,
+    event_type: String,
+    state: String,
+    fingerprint: Vec<u8>,
+    topic: String,
+    kpartition: i32,
+    koffset: i64,
+    inserted: bool,
+}
+
+/// What a ledger row is written from.
+pub(super) struct RowOf<'a> {
+    identity: &'a Identity,
+    fingerprint: &'a Fingerprint,
+    coordinates: Coordinates,
+    epoch: Epoch,
+}
+
+impl<'a> From<&'a Settlement> for RowOf<'a> {
+    fn from(settlement: &'a Settlement) -> Self {
+        Self {
+            identity: &settlement.identity,
+            fingerprint: &settlement.fingerprint,
+            coordinates: settlement.coordinates,
+            epoch: settlement.epoch,
+        }
+    }
+}
+
+/// The rows of a batch, one array for each column.
+#[derive(Default)]
+pub(super) struct Rows<'a> {
+    pub(super) order_ids: Vec<&'a str>,
+    pub(super) event_types: Vec<&'a str>,
+    pub(super) fingerprints: Vec<&'a [u8]>,
+    pub(super) partitions: Vec<i32>,
+    pub(super) offsets: Vec<i64>,
+    pub(super) epochs: Vec<i64>,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn of(rows: impl Iterator<Item = RowOf<'a>>) -> Self {
+        let mut columns = Self::default();
+        for row in rows {
+            columns.order_ids.push(&row.identity.order_id);
+            columns.event_types.push(&row.identity.event_type);
+            columns.fingerprints.push(&row.fingerprint.0);
+            columns.partitions.push(row.coordinates.partition.0);
+            columns.offsets.push(row.coordinates.offset.0);
+            columns.epochs.push(row.epoch.0);
+        }
+        columns
+    }
+
+    pub(super) fn fenced_partitions(&self) -> Vec<i32> {
+        let mut partitions = self.partitions.clone();
+        partitions.sort_unstable();
+        partitions.dedup();
+        partitions
+    }
+}
+
+/// The claims that may be taken from their holders.
+#[derive(Default)]
+struct Seizures<'a> {
+    order_ids: Vec<&'a str>,
+    event_types: Vec<&'a str>,
+    topics: Vec<&'a str>,
+    partitions: Vec<i32>,
+    offsets: Vec<i64>,
+}
+
+impl<'a> Seizures<'a> {
+    fn of(claims: &'a [Claim]) -> Self {
+        let mut columns = Self::default();
+        for claim in claims {
+            let Some(holder) = &claim.seize_from else {
+                continue;
+            };
+            columns.order_ids.push(&claim.identity.order_id);
+            columns.event_types.push(&claim.identity.event_type);
+            columns.topics.push(&holder.topic);
+            columns.partitions.push(holder.coordinates.partition.0);
+            columns.offsets.push(holder.coordinates.offset.0);
+        }
+        columns
+    }
+}
+
+/// Finds the ticket of a row that came back.
+pub(super) struct Tickets<'a>(HashMap<(&'a str, &'a str), Ticket>);
+
+impl<'a> Tickets<'a> {
+    pub(super) fn of(batch: impl Iterator<Item = (&'a Identity, Ticket)>) -> Self {
+        Self(
+            batch
+                .map(|(identity, ticket)| ((&*identity.order_id, &*identity.event_type), ticket))
+                .collect(),
+        )
+    }
+
+    pub(super) fn of_identity(
+        &self,
+        order_id: &str,
+        event_type: &str,
+    ) -> Result<Ticket, LedgerFailure> {
+        let ticket = self.0.get(&(order_id, event_type)).copied();
+        ticket.ok_or_else(|| bug("a row came back that is not of the batch".to_owned()))
+    }
+}

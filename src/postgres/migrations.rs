@@ -1,0 +1,78 @@
+//! The schema, brought up to date by sqlx. Each migration is safe while workers of the version before still run.
+
+use std::time::Duration;
+
+use sqlx::Connection;
+use sqlx::migrate::{MigrateError, Migrator};
+
+use super::pool::Postgres;
+use crate::core::failure::LedgerFailure;
+
+const DEADLINE: Duration = Duration::from_mins(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    #[error("the database is not available to migrate: {0}")]
+    Unavailable(String),
+    #[error(
+        "the migration failed: {0}; the role needs the right to create tables in its schema, and PgBouncer must be bypassed"
+    )]
+    Failed(#[from] MigrateError),
+    #[error(
+        "the migration did not end within {DEADLINE:?}; look for what holds locks on Herald's tables"
+    )]
+    TimedOut,
+}
+
+impl Postgres {
+    /// Brings the schema up to date. Several workers may do so at once: one does it, the others wait.
+    pub async fn migrate(&self) -> Result<(), MigrationError> {
+        let connection = self.connect_to_migrate().await;
+        let mut connection =
+            connection.map_err(|error| MigrationError::Unavailable(error.to_string()))?;
+        let migration = migrator();
+        let run = migration.run_direct(None, &mut connection, false);
+        let result = match tokio::time::timeout(DEADLINE, run).await {
+            Ok(result) => result.map_err(MigrationError::from),
+            Err(_) => Err(MigrationError::TimedOut),
+        };
+        // The connection has served its purpose either way.
+        drop(connection.close().await);
+        result
+    }
+
+    /// What [`Postgres::migrate`] would do, oldest first: `0001 ledger`.
+    pub async fn pending_migrations(&self) -> Result<Vec<String>, LedgerFailure> {
+        let applied = self.applied_migrations().await?;
+        Ok(migrator()
+            .iter()
+            .filter(|migration| !applied.contains(&migration.version))
+            .map(|migration| format!("{:04} {}", migration.version, migration.description))
+            .collect())
+    }
+
+    async fn applied_migrations(&self) -> Result<Vec<i64>, LedgerFailure> {
+        let mut lease = self.lease().await?;
+        let exists = sqlx::query_scalar!(
+            r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#
+        );
+        let exists = self.answer(exists.fetch_one(&mut *lease)).await;
+        if !lease.end(exists).await? {
+            return Ok(Vec::new());
+        }
+        let mut lease = self.lease().await?;
+        // Not checked at compile time: the table is sqlx's own and in none of our migrations.
+        let versions = sqlx::query_scalar(
+            "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version",
+        );
+        let versions = self.answer(versions.fetch_all(&mut *lease)).await;
+        lease.end(versions).await
+    }
+}
+
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!();
+    // A worker of the version before may start again after a later one has migrated.
+    migrator.set_ignore_missing(true);
+    migrator
+}

@@ -1,0 +1,222 @@
+//! A database for each test, and batches that are quick to write.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use herald::config::{Database, Secret};
+use herald::core::effect::{Claim, DeadLetter, Settlement};
+use herald::core::event::{Fingerprint, Identity};
+use herald::core::failure::Reason;
+use herald::core::input::{Holder, LedgerRow, LedgerState, Ticket};
+use herald::core::record::{Coordinates, Epoch, Header, Offset, Partition, Record, Timestamp};
+use herald::postgres::Postgres;
+use sqlx::{Connection, PgConnection, PgPool};
+
+pub(crate) const TOPIC: &str = "order_events";
+pub(crate) const GROUP: &str = "notification_service_group";
+
+/// A database of its own, migrated, gone when dropped.
+pub(crate) struct TestDatabase {
+    pub(crate) postgres: Postgres,
+    /// To look at the tables and to prepare what no statement of ours writes.
+    pub(crate) tables: PgPool,
+    url: String,
+    name: String,
+}
+
+pub(crate) async fn test_database() -> TestDatabase {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let server = std::env::var("HERALD_TEST_DATABASE_URL").expect(
+        "set HERALD_TEST_DATABASE_URL to a PostgreSQL server whose role may create databases",
+    );
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("herald_test_{}_{count}", std::process::id());
+    execute(&server, format!("CREATE DATABASE {name}")).await;
+    let url = url_of(&server, &name);
+    let postgres = Postgres::open(&settings(&url), GROUP, TOPIC).unwrap();
+    postgres.migrate().await.unwrap();
+    let tables = PgPool::connect_lazy(&url).unwrap();
+    TestDatabase {
+        postgres,
+        tables,
+        url: server,
+        name,
+    }
+}
+
+impl TestDatabase {
+    pub(crate) fn own_url(&self) -> String {
+        url_of(&self.url, &self.name)
+    }
+
+    pub(crate) fn another_group(&self, group: &str, topic: &str) -> Postgres {
+        Postgres::open(&settings(&self.own_url()), group, topic).unwrap()
+    }
+
+    /// As it is behind an old PgBouncer.
+    pub(crate) fn without_prepared_statements(&self) -> Postgres {
+        let mut settings = settings(&self.own_url());
+        settings.prepared_statements = false;
+        Postgres::open(&settings, GROUP, TOPIC).unwrap()
+    }
+
+    /// The first column of the first row, as text.
+    pub(crate) async fn look(&self, query: &'static str) -> String {
+        let value: Option<String> = sqlx::query_scalar(query)
+            .fetch_one(&self.tables)
+            .await
+            .unwrap();
+        value.unwrap_or_default()
+    }
+
+    pub(crate) async fn execute(&self, statement: &'static str) {
+        sqlx::query(statement).execute(&self.tables).await.unwrap();
+    }
+
+    /// The state, coordinates and epoch of an order: `c 0/7 e1`.
+    pub(crate) async fn ledger(&self, order_id: &str) -> String {
+        sqlx::query_scalar(
+            "SELECT format('%s %s/%s e%s', state, kpartition, koffset, epoch) FROM processed_orders WHERE order_id = $1",
+        )
+        .bind(order_id)
+        .fetch_optional(&self.tables)
+        .await
+        .unwrap()
+        .unwrap_or_else(|| "none".to_owned())
+    }
+
+    pub(crate) async fn raise(&self, partition: i32) -> Epoch {
+        let raised = self.postgres.raise(&[Partition(partition)], "worker").await;
+        raised.unwrap()[0].1
+    }
+
+    pub(crate) async fn claim_one(&self, claim: Claim) -> Option<LedgerRow> {
+        let mut found = self.postgres.claim(&[claim]).await.unwrap();
+        found.pop().map(|(_, row)| row)
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let statement = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        let server = self.url.clone();
+        let drop = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(execute(&server, statement));
+        });
+        drop.join().unwrap();
+    }
+}
+
+pub(crate) fn settings(url: &str) -> Database {
+    Database {
+        url: Secret::new(url),
+        migrate: true,
+        max_connections: 4,
+        prepared_statements: true,
+        statement_timeout: Duration::from_secs(10),
+    }
+}
+
+async fn execute(url: &str, statement: String) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(statement))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+}
+
+fn url_of(server: &str, database: &str) -> String {
+    let (address, parameters) = server.split_once('?').unwrap_or((server, ""));
+    let end = address.rfind('/').filter(|at| *at > "postgres://".len());
+    let host = &address[..end.unwrap_or(address.len())];
+    format!("{host}/{database}?{parameters}")
+}
+
+pub(crate) fn at(partition: i32, offset: i64) -> Coordinates {
+    Coordinates {
+        partition: Partition(partition),
+        offset: Offset(offset),
+    }
+}
+
+pub(crate) fn holder(coordinates: Coordinates) -> Holder {
+    Holder {
+        topic: TOPIC.into(),
+        coordinates,
+    }
+}
+
+pub(crate) fn identity(order_id: &str) -> Identity {
+    Identity {
+        order_id: order_id.into(),
+        event_type: "ORDER_CREATED".into(),
+    }
+}
+
+pub(crate) const CONTENT: Fingerprint = Fingerprint([7; 32]);
+pub(crate) const OTHER_CONTENT: Fingerprint = Fingerprint([8; 32]);
+
+pub(crate) fn claim(order_id: &str, coordinates: Coordinates, epoch: Epoch) -> Claim {
+    Claim {
+        ticket: Ticket(coordinates.offset.0.unsigned_abs()),
+        identity: identity(order_id),
+        fingerprint: CONTENT,
+        coordinates,
+        epoch,
+        seize_from: None,
+    }
+}
+
+pub(crate) fn settlement(order_id: &str, coordinates: Coordinates, epoch: Epoch) -> Settlement {
+    Settlement {
+        ticket: Ticket(coordinates.offset.0.unsigned_abs()),
+        identity: identity(order_id),
+        fingerprint: CONTENT,
+        coordinates,
+        epoch,
+    }
+}
+
+pub(crate) fn dead_letter(order_id: &str, coordinates: Coordinates, epoch: Epoch) -> DeadLetter {
+    DeadLetter {
+        settlement: settlement(order_id, coordinates, epoch),
+        reason: Reason::Permanent,
+        class: "permanent",
+        error: "422: quantity must be positive".to_owned(),
+        attempts: 1,
+        first_failed_ago: Duration::from_mins(1),
+        last_failed_ago: Duration::ZERO,
+        record: record(coordinates, order_id),
+    }
+}
+
+pub(crate) fn record(coordinates: Coordinates, value: &str) -> Record {
+    Record {
+        coordinates,
+        timestamp: Some(Timestamp(1_700_000_000_123)),
+        key: None,
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        headers: vec![Header {
+            name: Bytes::from_static(b"\xfftrace"),
+            value: None,
+        }],
+    }
+}
+
+pub(crate) fn row(state: LedgerState, coordinates: Coordinates, inserted: bool) -> LedgerRow {
+    LedgerRow {
+        state,
+        holder: Holder {
+            topic: Arc::from(TOPIC),
+            coordinates,
+        },
+        fingerprint: CONTENT,
+        inserted,
+    }
+}
