@@ -30,12 +30,7 @@ pub fn bug_fingerprint(reason: Reason, error: &str) -> String {
     hasher.update(reason.as_str());
     hasher.update([0]);
     hasher.update(without_particulars(error));
-    hasher
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Every word that holds a digit becomes `<n>`: numbers, UUIDs, hashes, coordinates.
@@ -43,13 +38,7 @@ fn without_particulars(error: &str) -> String {
     error
         .split(|c: char| !c.is_alphanumeric() && c != '-')
         .filter(|word| !word.is_empty())
-        .map(|word| {
-            if word.contains(|c: char| c.is_ascii_digit()) {
-                "<n>"
-            } else {
-                word
-            }
-        })
+        .map(|word| if word.contains(|c: char| c.is_ascii_digit()) { "<n>" } else { word })
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -62,10 +51,7 @@ mod tests {
     fn ids_and_numbers_do_not_make_another_bug() {
         let of = |error: &str| bug_fingerprint(Reason::Permanent, error);
         assert_eq!(of("422: order 17 refused"), of("422: order 4711 refused"));
-        assert_eq!(
-            of("trace 4bf92f35-77b3-4da6 lost"),
-            of("trace 00f067aa-0ba9-02b7 lost")
-        );
+        assert_eq!(of("trace 4bf92f35-77b3-4da6 lost"), of("trace 00f067aa-0ba9-02b7 lost"));
         assert_ne!(of("quantity must be positive"), of("user must be known"));
         assert_ne!(of("x"), bug_fingerprint(Reason::Exhausted, "x"));
     }

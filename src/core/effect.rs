@@ -25,26 +25,15 @@ pub enum Effect {
     /// The process stood still: read the epochs before anything starts. Answered by `EpochsConfirmed`.
     ConfirmEpochs,
     /// Everything below `offset` has custody elsewhere.
-    StoreOffset {
-        partition: Partition,
-        session: Session,
-        offset: Offset,
-    },
+    StoreOffset { partition: Partition, session: Session, offset: Offset },
     /// Stop fetching, all partitions: the limits are reached.
     Pause,
     /// Fetch again.
     Resume,
     /// The partition is drained: it may be given back.
-    Release {
-        partition: Partition,
-        session: Session,
-    },
+    Release { partition: Partition, session: Session },
     /// The epoch was refused though Kafka has not taken the partition: begin a new session of it at `from`.
-    Restart {
-        partition: Partition,
-        session: Session,
-        from: Offset,
-    },
+    Restart { partition: Partition, session: Session, from: Offset },
     /// Something worth a count or a line in the log.
     Report(Report),
 }
@@ -184,13 +173,7 @@ pub enum Report {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 5] = [
-        Self::Notified,
-        Self::Duplicate,
-        Self::Ignored,
-        Self::Parked,
-        Self::DeadLettered,
-    ];
+    pub const ALL: [Self; 5] = [Self::Notified, Self::Duplicate, Self::Ignored, Self::Parked, Self::DeadLettered];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -205,14 +188,7 @@ impl Outcome {
 }
 
 impl ClaimResult {
-    pub const ALL: [Self; 6] = [
-        Self::Fresh,
-        Self::Takeover,
-        Self::Busy,
-        Self::Duplicate,
-        Self::Conflict,
-        Self::Fenced,
-    ];
+    pub const ALL: [Self; 6] = [Self::Fresh, Self::Takeover, Self::Busy, Self::Duplicate, Self::Conflict, Self::Fenced];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {

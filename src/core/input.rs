@@ -17,25 +17,13 @@ pub struct Ticket(pub u64);
 #[derive(Debug)]
 pub enum Input {
     /// Kafka assigned the partition and Postgres raised its epoch; records from `start` on will be polled.
-    Assigned {
-        partition: Partition,
-        session: Session,
-        epoch: Epoch,
-        start: Offset,
-    },
+    Assigned { partition: Partition, session: Session, epoch: Epoch, start: Offset },
     /// Kafka wants the partitions back; deliveries that run may end until `deadline`.
-    Revoking {
-        partitions: Vec<Partition>,
-        deadline: Now,
-    },
+    Revoking { partitions: Vec<Partition>, deadline: Now },
     /// The partitions already belong to somebody else.
     Lost { partitions: Vec<Partition> },
     /// Records of one session of one partition, in offset order.
-    Polled {
-        partition: Partition,
-        session: Session,
-        records: Vec<Record>,
-    },
+    Polled { partition: Partition, session: Session, records: Vec<Record> },
     /// What the claims of one batch found. A ticket that is missing was fenced.
     Claimed { found: Vec<(Ticket, LedgerRow)> },
     /// All rows of the batch of `Done` are durable.
@@ -43,17 +31,11 @@ pub enum Input {
     /// The dead letters of one batch that are durable. A ticket that is missing was fenced, or was dead already.
     Buried { buried: Vec<Ticket> },
     /// The statement of the batch under way for this operation failed as a whole.
-    LedgerFailed {
-        operation: Operation,
-        failure: LedgerFailure,
-    },
-    /// One delivery ended.
-    Delivered {
-        ticket: Ticket,
-        result: Result<(), DeliveryFailure>,
-    },
-    /// Answer to `Effect::InspectHolder`: whether nobody will ever go on with that claim.
-    HolderInspected { ticket: Ticket, abandoned: bool },
+    LedgerFailed { operation: Operation, failure: LedgerFailure },
+    /// Deliveries ended.
+    Delivered { results: Vec<(Ticket, Result<(), DeliveryFailure>)> },
+    /// Answer to `Effect::InspectHolder`: the holder, if nobody will ever go on with its claim.
+    HolderInspected { ticket: Ticket, abandoned: Option<Holder> },
     /// Answer to `Effect::ConfirmEpochs`: the epochs in Postgres.
     EpochsConfirmed { epochs: Vec<(Partition, Epoch)> },
     /// Time passed.
@@ -111,14 +93,8 @@ impl LedgerState {
 
     #[must_use]
     pub fn from_code(code: char) -> Option<Self> {
-        [
-            Self::Claimed,
-            Self::Parked,
-            Self::Done,
-            Self::Dead,
-            Self::Uncertain,
-        ]
-        .into_iter()
-        .find(|state| state.code() == code)
+        [Self::Claimed, Self::Parked, Self::Done, Self::Dead, Self::Uncertain]
+            .into_iter()
+            .find(|state| state.code() == code)
     }
 }

@@ -1,8 +1,22 @@
 //! The pure part: no I/O, no clock, no randomness but its seed, no async runtime, no client library.
+//!
+//! In reading order: what is held, how it fails, what comes in and goes out, then the parts, then the engine.
 
-pub mod dead_letter;
-pub mod effect;
-pub mod event;
-pub mod failure;
-pub mod input;
 pub mod record;
+pub mod key;
+pub mod event;
+pub mod decode;
+pub mod failure;
+pub mod dead_letter;
+
+pub mod input;
+pub mod effect;
+pub mod invariants;
+
+pub mod retry;
+pub mod watermark;
+pub mod batch;
+pub mod claim;
+mod entry;
+mod partition;
+pub mod engine;

@@ -1,0 +1,266 @@
+//! The ledger: claims, settlements, burials, and what their answers mean.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::Engine;
+use crate::core::batch::BatchFailure;
+use crate::core::claim::{Verdict, judge};
+use crate::core::decode::synthetic_identity;
+use crate::core::effect::{Claim, ClaimResult, DeadLetter, Effect, Effects, Outcome, Report, Settlement};
+use crate::core::entry::{Burial, Busy, Entry, Stage};
+use crate::core::failure::{LedgerFailure, Reason};
+use crate::core::input::{Holder, LedgerRow, Now, Operation, Ticket};
+
+/// From then on it is asked whether the copy that holds a claim is gone for good.
+const INSPECT_HOLDER_AFTER: Duration = Duration::from_secs(5);
+
+impl Engine {
+    pub(super) fn claimed(&mut self, now: Now, found: Vec<(Ticket, LedgerRow)>, effects: &mut Effects) {
+        let mut rows: HashMap<Ticket, LedgerRow> = found.into_iter().collect();
+        let mut fenced = Vec::new();
+        for ticket in self.claims.succeeded() {
+            // Handed back meanwhile: the next owner takes the claim over.
+            let Some(entry) = self.entries.get(&ticket).filter(|entry| entry.stage == Stage::Claiming) else {
+                continue;
+            };
+            match rows.remove(&ticket) {
+                Some(row) => self.found(now, ticket, &row, effects),
+                None => fenced.push(entry.partition()),
+            }
+        }
+        for partition in fenced {
+            self.fenced(partition, effects);
+        }
+    }
+
+    fn found(&mut self, now: Now, ticket: Ticket, row: &LedgerRow, effects: &mut Effects) {
+        let Some(entry) = self.entries.get(&ticket) else { return };
+        let is_given_up = entry.burial.is_some();
+        let verdict = judge(row, &self.holder(entry), entry.fingerprint);
+        let result = match verdict {
+            Verdict::Fresh => ClaimResult::Fresh,
+            Verdict::Takeover => ClaimResult::Takeover,
+            Verdict::Busy => ClaimResult::Busy,
+            Verdict::Duplicate => ClaimResult::Duplicate,
+            Verdict::Conflict => ClaimResult::Conflict,
+        };
+        effects.push(Effect::Report(Report::Claimed(result)));
+        match verdict {
+            Verdict::Fresh | Verdict::Takeover if is_given_up => self.queue_burial(ticket),
+            Verdict::Fresh | Verdict::Takeover => self.take_place(ticket),
+            Verdict::Busy => self.wait_for_holder(now, ticket, &row.holder, effects),
+            Verdict::Duplicate => self.end(now, ticket, Outcome::Duplicate, effects),
+            Verdict::Conflict => self.give_up_conflict(ticket),
+        }
+    }
+
+    fn wait_for_holder(&mut self, now: Now, ticket: Ticket, holder: &Holder, effects: &mut Effects) {
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        entry.seize_from = None;
+        let busy = entry.busy.get_or_insert(Busy { since: now, tries: 0 });
+        busy.tries = busy.tries.saturating_add(1);
+        let (waited, tries) = (now.saturating_sub(busy.since), busy.tries);
+        if !self.is_head_of_lane(ticket) {
+            return self.set_stage(ticket, Stage::Behind);
+        }
+        if let Some(behind) = self.holder_behind(ticket, holder) {
+            return self.seize_from_behind(ticket, behind, holder);
+        }
+        if waited >= INSPECT_HOLDER_AFTER {
+            effects.push(Effect::InspectHolder { ticket, holder: holder.clone() });
+        }
+        // At least half of the bound: asking at once again cannot help.
+        let wait = self.busy.bound(tries) / 2 + self.busy.wait(tries, None, &mut self.random) / 2;
+        let until = now + wait;
+        self.set_stage(ticket, Stage::Busy { until });
+        self.timers.push(Reverse((until, ticket)));
+    }
+
+    /// The copy that holds the claim, if it waits for this one in the same lane.
+    ///
+    /// A later copy may have claimed an identity whose earlier copy was dead, and its worker died before either offset
+    /// was committed. Each would wait for the other for ever.
+    fn holder_behind(&self, ticket: Ticket, holder: &Holder) -> Option<Ticket> {
+        let entry = self.entries.get(&ticket)?;
+        let state = self.partitions.get(&entry.partition())?;
+        let is_holder = |other: &Ticket| {
+            let other = self.entries.get(other);
+            other.is_some_and(|other| other.stage == Stage::Claimed && self.holder(other) == *holder)
+        };
+        state.lane(entry.lane?).find(is_holder)
+    }
+
+    fn seize_from_behind(&mut self, ticket: Ticket, behind: Ticket, holder: &Holder) {
+        self.set_stage(behind, Stage::Behind);
+        if let Some(entry) = self.entries.get_mut(&ticket) {
+            entry.seize_from = Some(holder.clone());
+        }
+        self.claim_again(ticket);
+    }
+
+    pub(super) fn holder_inspected(&mut self, ticket: Ticket, abandoned: Option<Holder>) {
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        if matches!(entry.stage, Stage::Busy { .. }) && abandoned.is_some() {
+            entry.seize_from = abandoned;
+            self.claim_again(ticket);
+        }
+    }
+
+    /// The record ends as a dead letter under an identity of its own: the other content keeps the one they share.
+    fn give_up_conflict(&mut self, ticket: Ticket) {
+        let topic = self.config.topic.clone();
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        let error = format!("order {} was already notified with other content", entry.identity.order_id);
+        entry.burial = Some(Burial { reason: Reason::Conflict, class: "permanent", error });
+        (entry.identity, entry.fingerprint) = synthetic_identity(&topic, &entry.record);
+        self.step_out_of_lane(ticket);
+        self.claim_again(ticket);
+    }
+
+    /// Gives the record up. Its claim is ours, so the burial needs no other.
+    pub(super) fn bury(&mut self, ticket: Ticket, burial: Burial) {
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        entry.burial = Some(burial);
+        self.step_out_of_lane(ticket);
+        self.queue_burial(ticket);
+    }
+
+    fn queue_burial(&mut self, ticket: Ticket) {
+        self.set_stage(ticket, Stage::Burying);
+        self.burials.push(ticket);
+    }
+
+    pub(super) fn settled(&mut self, now: Now, effects: &mut Effects) {
+        for ticket in self.settlements.succeeded() {
+            self.end(now, ticket, Outcome::Notified, effects);
+        }
+    }
+
+    pub(super) fn buried(&mut self, now: Now, buried: &[Ticket], effects: &mut Effects) {
+        let buried: HashSet<Ticket> = buried.iter().copied().collect();
+        for ticket in self.burials.succeeded() {
+            if buried.contains(&ticket) {
+                self.end_buried(now, ticket, effects);
+            } else if self.entries.contains_key(&ticket) {
+                // Fenced, or taken over: a claim tells which.
+                self.claim_again(ticket);
+            }
+        }
+    }
+
+    fn end_buried(&mut self, now: Now, ticket: Ticket, effects: &mut Effects) {
+        let Some(entry) = self.entries.get(&ticket) else { return };
+        if let Some(burial) = &entry.burial {
+            effects.push(Effect::Report(Report::Buried {
+                coordinates: entry.record.coordinates,
+                order_id: entry.identity.order_id.clone(),
+                reason: burial.reason,
+                attempts: entry.attempts,
+                error: burial.error.clone(),
+            }));
+        }
+        self.end(now, ticket, Outcome::DeadLettered, effects);
+    }
+
+    pub(super) fn ledger_failed(
+        &mut self,
+        now: Now,
+        operation: Operation,
+        failure: LedgerFailure,
+        effects: &mut Effects,
+    ) {
+        let queue = match operation {
+            Operation::Claim => &mut self.claims,
+            Operation::Done => &mut self.settlements,
+            Operation::Dead => &mut self.burials,
+        };
+        match queue.failed(now, failure, &self.outage, &mut self.random) {
+            BatchFailure::Repeated => {}
+            BatchFailure::Held { wait, error } => effects.push(Effect::Report(Report::LedgerHeld { wait, error })),
+            BatchFailure::BadRecord { ticket, error } => self.bad_record(now, operation, ticket, error, effects),
+        }
+    }
+
+    /// The database will never store this one.
+    fn bad_record(&mut self, now: Now, operation: Operation, ticket: Ticket, error: String, effects: &mut Effects) {
+        let topic = self.config.topic.clone();
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        let has_synthetic_identity = entry.burial.is_some();
+        if operation == Operation::Claim && !has_synthetic_identity {
+            entry.burial = Some(Burial { reason: Reason::Invalid, class: "permanent", error });
+            (entry.identity, entry.fingerprint) = synthetic_identity(&topic, &entry.record);
+            self.step_out_of_lane(ticket);
+            self.claim_again(ticket);
+            return;
+        }
+        // Nothing of a synthetic identity, nor of a row that was claimed, can be bad data: a fault of ours or of the
+        // schema. Custody is kept: the record waits as in an outage.
+        let wait = self.outage.bound(u32::MAX);
+        effects.push(Effect::Report(Report::LedgerHeld { wait, error }));
+        let queue = self.queue(operation);
+        queue.push(ticket);
+        queue.hold(now + wait);
+    }
+
+    pub(super) fn send_batches(&mut self, now: Now, effects: &mut Effects) {
+        let entries = &self.entries;
+        let describe = |stage: Stage, bytes: fn(&Entry) -> usize| {
+            move |ticket: Ticket| {
+                let entry = entries.get(&ticket).filter(|entry| entry.stage == stage)?;
+                Some((entry.identity.clone(), bytes(entry)))
+            }
+        };
+        let claims = self.claims.next(now, describe(Stage::Claiming, |_| 0));
+        let settlements = self.settlements.next(now, describe(Stage::Settling, |_| 0));
+        let burials = self.burials.next(now, describe(Stage::Burying, |entry| entry.bytes));
+        let found = |ticket: &Ticket| entries.get(ticket).map(|entry| (*ticket, entry));
+        if !claims.is_empty() {
+            effects.push(Effect::Claim(claims.iter().filter_map(found).map(claim).collect()));
+        }
+        if !settlements.is_empty() {
+            effects.push(Effect::Done(settlements.iter().filter_map(found).map(settlement).collect()));
+        }
+        if !burials.is_empty() {
+            let letter = |(ticket, entry)| dead_letter(now, ticket, entry);
+            effects.push(Effect::Dead(burials.iter().filter_map(found).filter_map(letter).collect()));
+        }
+    }
+}
+
+fn claim((ticket, entry): (Ticket, &Entry)) -> Claim {
+    Claim {
+        ticket,
+        identity: entry.identity.clone(),
+        fingerprint: entry.fingerprint,
+        coordinates: entry.record.coordinates,
+        epoch: entry.epoch,
+        seize_from: entry.seize_from.clone(),
+    }
+}
+
+fn settlement((ticket, entry): (Ticket, &Entry)) -> Settlement {
+    Settlement {
+        ticket,
+        identity: entry.identity.clone(),
+        fingerprint: entry.fingerprint,
+        coordinates: entry.record.coordinates,
+        epoch: entry.epoch,
+    }
+}
+
+fn dead_letter(now: Now, ticket: Ticket, entry: &Entry) -> Option<DeadLetter> {
+    let burial = entry.burial.as_ref()?;
+    let ago = |at: Option<Now>| at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
+    Some(DeadLetter {
+        settlement: settlement((ticket, entry)),
+        reason: burial.reason,
+        class: burial.class,
+        error: burial.error.clone(),
+        attempts: entry.attempts,
+        first_failed_ago: ago(entry.failed_at.map(|failed| failed.first)),
+        last_failed_ago: ago(entry.failed_at.map(|failed| failed.last)),
+        record: entry.record.clone(),
+    })
+}

@@ -1,0 +1,408 @@
+//! The engine alone, driven by hand: one test for each thing that a reader would ask about.
+
+mod simulation;
+
+use std::time::Duration;
+
+use super::*;
+use crate::core::effect::{Claim, Delivery};
+use crate::core::event::Identity;
+use crate::core::failure::{DeliveryFailure, FailureClass, LedgerFailure, Reason};
+use crate::core::input::{LedgerRow, LedgerState};
+use crate::core::key::OrderingKey;
+use crate::core::record::{Coordinates, Offset, Record, Session};
+
+const P0: Partition = Partition(0);
+const SESSION: Session = Session(1);
+const EPOCH: Epoch = Epoch(1);
+
+pub(super) fn config(max_concurrent: usize, seed: u64) -> EngineConfig {
+    EngineConfig {
+        topic: "order_events".into(),
+        decoder: Decoder::new(["ORDER_CREATED"], OrderingKey::OrderId),
+        max_attempts: 3,
+        retry: Schedule::new(Duration::from_secs(1), Duration::from_secs(8)),
+        max_concurrent,
+        max_records: 1_000,
+        max_bytes: 1 << 20,
+        freeze_gap: Duration::from_secs(5),
+        seed,
+    }
+}
+
+pub(super) fn order(partition: Partition, offset: i64, order_id: u64) -> Record {
+    let value = format!(
+        r#"{{"event_type":"ORDER_CREATED","order":{{"order_id":{order_id},"user_id":7,"product_id":3,"quantity":2,"status":"CREATED"}}}}"#
+    );
+    record(partition, offset, value)
+}
+
+pub(super) fn record(partition: Partition, offset: i64, value: String) -> Record {
+    Record {
+        coordinates: Coordinates { partition, offset: Offset(offset) },
+        timestamp: None,
+        key: None,
+        value: Some(value.into()),
+        headers: Vec::new(),
+    }
+}
+
+/// An engine with one partition, and what it asked for so far.
+struct Bench {
+    engine: Engine,
+    now: Now,
+    effects: Effects,
+    running: VecDeque<Delivery>,
+}
+
+impl Bench {
+    fn new(records: Vec<Record>) -> Self {
+        let mut bench =
+            Self { engine: Engine::new(config(10, 1)), now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
+        bench.input(Input::Assigned { partition: P0, session: SESSION, epoch: EPOCH, start: Offset(0) });
+        bench.input(Input::Polled { partition: P0, session: SESSION, records });
+        bench
+    }
+
+    fn input(&mut self, input: Input) {
+        self.engine.handle(self.now, input, &mut self.effects);
+    }
+
+    fn wait(&mut self, wait: Duration) {
+        // In small steps: a large one is a process that stood still.
+        let until = self.now + wait;
+        while self.now < until {
+            self.now += Duration::from_millis(500).min(until - self.now);
+            self.input(Input::Tick);
+        }
+    }
+
+    fn take<T>(&mut self, pick: impl Fn(Effect) -> Result<T, Effect>) -> Vec<T> {
+        let mut taken = Vec::new();
+        for effect in std::mem::take(&mut self.effects) {
+            match pick(effect) {
+                Ok(value) => taken.push(value),
+                Err(effect) => self.effects.push(effect),
+            }
+        }
+        taken
+    }
+
+    fn claims(&mut self) -> Vec<Claim> {
+        let batches = self.take(|effect| if let Effect::Claim(batch) = effect { Ok(batch) } else { Err(effect) });
+        batches.into_iter().flatten().collect()
+    }
+
+    fn deliveries(&mut self) -> Vec<Delivery> {
+        self.take(|effect| if let Effect::Deliver(delivery) = effect { Ok(delivery) } else { Err(effect) })
+    }
+
+    fn reports(&mut self) -> Vec<Report> {
+        self.take(|effect| if let Effect::Report(report) = effect { Ok(report) } else { Err(effect) })
+    }
+
+    fn stored(&mut self) -> Option<i64> {
+        self.take(|effect| if let Effect::StoreOffset { offset, .. } = effect { Ok(offset.0) } else { Err(effect) })
+            .pop()
+    }
+
+    /// Answers all claims as a ledger would that knows nothing.
+    fn grant_claims(&mut self) {
+        loop {
+            let claims = self.claims();
+            if claims.is_empty() {
+                return;
+            }
+            let found = claims.iter().map(|claim| (claim.ticket, ours(claim, true))).collect();
+            self.input(Input::Claimed { found });
+        }
+    }
+
+    fn deliver_next(&mut self, result: Result<(), DeliveryFailure>) -> Delivery {
+        let started = self.deliveries();
+        self.running.extend(started);
+        let delivery = self.running.pop_front().expect("a delivery runs");
+        self.input(Input::Delivered { results: vec![(delivery.ticket, result)] });
+        delivery
+    }
+
+    fn buried(&mut self) -> Vec<(Reason, u32)> {
+        let batches = self.take(|effect| if let Effect::Dead(batch) = effect { Ok(batch) } else { Err(effect) });
+        let letters: Vec<_> = batches.into_iter().flatten().collect();
+        let buried = letters.iter().map(|letter| letter.settlement.ticket).collect();
+        self.input(Input::Buried { buried });
+        letters.iter().map(|letter| (letter.reason, letter.attempts)).collect()
+    }
+}
+
+fn ours(claim: &Claim, inserted: bool) -> LedgerRow {
+    LedgerRow {
+        state: LedgerState::Claimed,
+        holder: Holder { topic: "order_events".into(), coordinates: claim.coordinates },
+        fingerprint: claim.fingerprint,
+        inserted,
+    }
+}
+
+fn fails(class: FailureClass) -> Result<(), DeliveryFailure> {
+    Err(DeliveryFailure { class, error: "no".into() })
+}
+
+const TRANSIENT: FailureClass = FailureClass::Transient { retry_after: None };
+
+#[test]
+fn an_offset_is_stored_only_after_the_settlement_of_all_below() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1), order(P0, 1, 2)]);
+    bench.grant_claims();
+    assert_eq!(bench.engine.stats().delivering, 2);
+    bench.deliver_next(Ok(()));
+    assert_eq!(bench.stored(), None);
+    bench.input(Input::Settled);
+    assert_eq!(bench.stored(), Some(1));
+}
+
+#[test]
+fn deliveries_of_one_key_follow_one_another_without_waiting_for_the_ledger() {
+    let mut shipped = order(P0, 1, 1);
+    shipped.value = Some(
+        String::from_utf8(order(P0, 1, 1).value.unwrap().to_vec())
+            .unwrap()
+            .replace("ORDER_CREATED", "ORDER_SHIPPED")
+            .into(),
+    );
+    let mut engine_config = config(10, 1);
+    engine_config.decoder = Decoder::new(["ORDER_CREATED", "ORDER_SHIPPED"], OrderingKey::OrderId);
+    let mut bench =
+        Bench { engine: Engine::new(engine_config), now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
+    bench.input(Input::Assigned { partition: P0, session: SESSION, epoch: EPOCH, start: Offset(0) });
+    bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 0, 1), shipped] });
+    bench.grant_claims();
+    assert_eq!(bench.engine.stats().delivering, 1);
+    let first = bench.deliver_next(fails(TRANSIENT));
+    assert_eq!(first.coordinates.offset, Offset(0));
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.deliver_next(Ok(())).attempt, 2);
+    assert_eq!(bench.deliveries().remove(0).coordinates.offset, Offset(1));
+}
+
+#[test]
+fn attempts_are_spent_by_failures_and_not_by_outages() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1)]);
+    bench.grant_claims();
+    for _ in 0..20 {
+        bench.deliver_next(fails(FailureClass::Outage));
+        bench.wait(Duration::from_secs(6));
+    }
+    assert_eq!(bench.deliver_next(fails(TRANSIENT)).attempt, 1);
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.deliver_next(fails(FailureClass::Unknown)).attempt, 2);
+    bench.wait(Duration::from_secs(3));
+    assert_eq!(bench.deliver_next(fails(TRANSIENT)).attempt, 3);
+    assert_eq!(bench.buried(), [(Reason::Exhausted, 3)]);
+    assert_eq!(bench.stored(), Some(1));
+    assert_eq!(bench.engine.accounting().dead_lettered, 1);
+}
+
+#[test]
+fn retry_after_is_respected() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1)]);
+    bench.grant_claims();
+    bench.deliver_next(fails(FailureClass::Transient { retry_after: Some(Duration::from_secs(20)) }));
+    bench.wait(Duration::from_secs(19));
+    assert!(bench.deliveries().is_empty());
+    bench.wait(Duration::from_secs(3));
+    assert_eq!(bench.deliveries().len(), 1);
+}
+
+#[test]
+fn poison_ends_as_a_dead_letter_and_its_neighbours_go_on() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1), record(P0, 1, "no json".into()), order(P0, 2, 2)]);
+    bench.grant_claims();
+    assert_eq!(bench.engine.stats().delivering, 2);
+    assert_eq!(bench.buried(), [(Reason::Undecodable, 0)]);
+}
+
+#[test]
+fn a_busy_copy_spends_no_attempt_and_is_delivered_when_the_holder_never_ends() {
+    let mut bench = Bench::new(vec![order(P0, 4, 1)]);
+    let holder = Holder {
+        topic: "order_events".into(),
+        coordinates: Coordinates { partition: Partition(9), offset: Offset(3) },
+    };
+    let mut inspected = 0;
+    for _ in 0..40 {
+        for claim in bench.claims() {
+            let row = if claim.seize_from.as_ref() == Some(&holder) {
+                ours(&claim, false)
+            } else {
+                LedgerRow { holder: holder.clone(), ..ours(&claim, false) }
+            };
+            bench.input(Input::Claimed { found: vec![(claim.ticket, row)] });
+        }
+        for ticket in bench
+            .take(|effect| if let Effect::InspectHolder { ticket, .. } = effect { Ok(ticket) } else { Err(effect) })
+        {
+            inspected += 1;
+            let abandoned = (inspected > 1).then(|| holder.clone());
+            bench.input(Input::HolderInspected { ticket, abandoned });
+        }
+        bench.wait(Duration::from_millis(500));
+    }
+    assert_eq!(inspected, 2);
+    assert_eq!(bench.deliver_next(Ok(())).attempt, 1);
+}
+
+#[test]
+fn other_content_under_the_same_identity_is_a_conflict_with_an_identity_of_its_own() {
+    let mut bench = Bench::new(vec![order(P0, 4, 1)]);
+    let claim = bench.claims().remove(0);
+    let row = LedgerRow {
+        state: LedgerState::Done,
+        holder: Holder { topic: "order_events".into(), coordinates: Coordinates { partition: P0, offset: Offset(1) } },
+        fingerprint: crate::core::event::Fingerprint([9; 32]),
+        inserted: false,
+    };
+    bench.input(Input::Claimed { found: vec![(claim.ticket, row)] });
+    let again = bench.claims().remove(0);
+    assert_ne!(again.identity, claim.identity);
+    bench.input(Input::Claimed { found: vec![(again.ticket, ours(&again, true))] });
+    assert_eq!(bench.buried(), [(Reason::Conflict, 0)]);
+}
+
+#[test]
+fn a_ledger_outage_holds_everything_and_loses_nothing() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1)]);
+    for _ in 0..10 {
+        assert_eq!(bench.claims().len(), 1);
+        bench.input(Input::LedgerFailed { operation: Operation::Claim, failure: LedgerFailure::Outage("gone".into()) });
+        bench.wait(Duration::from_secs(6));
+    }
+    bench.grant_claims();
+    bench.deliver_next(Ok(()));
+    bench.input(Input::LedgerFailed { operation: Operation::Done, failure: LedgerFailure::Outage("gone".into()) });
+    assert_eq!(bench.stored(), None);
+    bench.wait(Duration::from_secs(6));
+    bench.input(Input::Settled);
+    assert_eq!(bench.stored(), Some(1));
+}
+
+#[test]
+fn one_bad_row_becomes_a_dead_letter_and_its_neighbours_are_notified() {
+    let mut bench = Bench::new((0..50).map(|offset| order(P0, offset, offset.unsigned_abs())).collect());
+    let bad = |identity: &Identity| &*identity.order_id == "17";
+    loop {
+        let claims = bench.claims();
+        if claims.is_empty() {
+            break;
+        }
+        if claims.iter().any(|claim| bad(&claim.identity)) {
+            let failure = LedgerFailure::BadData("22021".into());
+            bench.input(Input::LedgerFailed { operation: Operation::Claim, failure });
+        } else {
+            let found = claims.iter().map(|claim| (claim.ticket, ours(claim, true))).collect();
+            bench.input(Input::Claimed { found });
+        }
+    }
+    assert_eq!(bench.buried(), [(Reason::Invalid, 0)]);
+    let mut notified = 0;
+    while bench.engine.stats().delivering > 0 {
+        bench.deliver_next(Ok(()));
+        bench.input(Input::Settled);
+        notified += 1;
+    }
+    assert_eq!(notified, 49);
+    assert_eq!(bench.stored(), Some(50));
+}
+
+#[test]
+fn a_revoked_partition_is_released_when_what_runs_has_ended_and_nothing_new_starts() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1), order(P0, 1, 1), order(P0, 2, 2)]);
+    bench.grant_claims();
+    bench.input(Input::Revoking { partitions: vec![P0], deadline: Duration::from_secs(4) });
+    let first = bench.deliver_next(Ok(()));
+    assert_eq!(first.coordinates.offset, Offset(0));
+    bench.deliver_next(fails(TRANSIENT));
+    let released = |bench: &mut Bench| {
+        bench.take(|effect| if let Effect::Release { .. } = effect { Ok(()) } else { Err(effect) }).len()
+    };
+    assert_eq!(released(&mut bench), 0);
+    bench.input(Input::Settled);
+    assert_eq!((bench.stored(), released(&mut bench)), (Some(1), 1));
+    assert_eq!(bench.engine.accounting().handed_back, 2);
+    assert!(bench.engine.is_idle());
+}
+
+#[test]
+fn at_the_drain_deadline_running_deliveries_are_aborted() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1)]);
+    bench.grant_claims();
+    bench.input(Input::Shutdown { deadline: Duration::from_secs(2) });
+    bench.wait(Duration::from_secs(3));
+    let aborted = bench.take(|effect| if let Effect::Abort(ticket) = effect { Ok(ticket) } else { Err(effect) });
+    assert_eq!((aborted.len(), bench.engine.stats().delivering), (1, 0));
+    assert_eq!(bench.stored(), None);
+}
+
+#[test]
+fn a_fenced_epoch_starts_nothing_and_begins_afresh_where_custody_ends() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1), order(P0, 1, 2)]);
+    bench.claims();
+    bench.input(Input::Claimed { found: Vec::new() });
+    assert!(bench.deliveries().is_empty());
+    let restarts = bench.take(|effect| if let Effect::Restart { from, .. } = effect { Ok(from) } else { Err(effect) });
+    assert_eq!(restarts, [Offset(0)]);
+    bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 2, 3)] });
+    assert!(bench.claims().is_empty());
+}
+
+#[test]
+fn the_late_success_of_a_lost_partition_counts_and_the_next_session_waits_for_it() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1)]);
+    bench.grant_claims();
+    let running = bench.deliveries().remove(0);
+    bench.input(Input::Lost { partitions: vec![P0] });
+    bench.input(Input::Assigned { partition: P0, session: Session(2), epoch: Epoch(3), start: Offset(0) });
+    bench.input(Input::Polled { partition: P0, session: Session(2), records: vec![order(P0, 0, 1)] });
+    assert!(bench.claims().is_empty());
+    bench.input(Input::Delivered { results: vec![(running.ticket, Ok(()))] });
+    bench.input(Input::Settled);
+    assert_eq!(bench.claims().len(), 1);
+    assert_eq!(bench.engine.accounting().notified, 1);
+}
+
+#[test]
+fn after_a_freeze_nothing_starts_until_the_epochs_are_confirmed() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1)]);
+    let claims = bench.claims();
+    bench.now += Duration::from_secs(60);
+    bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, ours(claim, true))).collect() });
+    assert!(bench.deliveries().is_empty());
+    bench.input(Input::EpochsConfirmed { epochs: vec![(P0, EPOCH)] });
+    assert_eq!(bench.deliveries().len(), 1);
+
+    bench.now += Duration::from_secs(60);
+    bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 1, 2)] });
+    bench.input(Input::EpochsConfirmed { epochs: vec![(P0, Epoch(2))] });
+    assert!(bench.deliveries().is_empty());
+    assert!(bench.reports().iter().any(|report| matches!(report, Report::Fenced { .. })));
+}
+
+#[test]
+fn memory_limits_pause_and_resume_with_hysteresis() {
+    let mut engine_config = config(10_000, 1);
+    engine_config.max_records = 10;
+    let mut bench =
+        Bench { engine: Engine::new(engine_config), now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
+    bench.input(Input::Assigned { partition: P0, session: SESSION, epoch: EPOCH, start: Offset(0) });
+    let records = (0..12).map(|offset| order(P0, offset, offset.unsigned_abs())).collect();
+    bench.input(Input::Polled { partition: P0, session: SESSION, records });
+    assert!(bench.engine.stats().is_paused);
+    bench.grant_claims();
+    let mut ended = 0;
+    while bench.engine.stats().is_paused {
+        bench.deliver_next(Ok(()));
+        bench.input(Input::Settled);
+        ended += 1;
+    }
+    assert_eq!(ended, 7);
+}

@@ -1,0 +1,94 @@
+//! A record that the engine holds, and how far it has come.
+
+use std::sync::Arc;
+
+use super::event::{Fingerprint, Identity, OrderEvent};
+use super::failure::Reason;
+use super::input::{Holder, Now};
+use super::key::LaneKey;
+use super::record::{Epoch, Partition, Record};
+use super::watermark::Sequence;
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) record: Record,
+    pub(super) epoch: Epoch,
+    pub(super) sequence: Sequence,
+    pub(super) identity: Identity,
+    pub(super) fingerprint: Fingerprint,
+    /// Absent for poison and for records that nothing orders.
+    pub(super) lane: Option<LaneKey>,
+    /// Absent for poison.
+    pub(super) event: Option<Arc<OrderEvent>>,
+    pub(super) stage: Stage,
+    /// The session it was polled in is over: only a delivery or a settlement under way is seen to its end.
+    pub(super) orphaned: bool,
+    pub(super) polled_at: Now,
+    pub(super) bytes: usize,
+    /// Attempts that were spent.
+    pub(super) attempts: u32,
+    /// Failures that spent nothing, in a row.
+    pub(super) outages: u32,
+    pub(super) failed_at: Option<FailedAt>,
+    pub(super) burial: Option<Burial>,
+    pub(super) busy: Option<Busy>,
+    pub(super) seize_from: Option<Holder>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Not claimed yet: a delivery of the session before still runs.
+    Gated,
+    /// In the queue of claims, or under way.
+    Claiming,
+    /// Another copy holds the claim; claims again at this time.
+    Busy {
+        until: Now,
+    },
+    /// Another copy holds the claim; claims again when its lane comes to it.
+    Behind,
+    /// Ours; waits for its turn in the lane.
+    Claimed,
+    /// At the head of its lane; waits for a free delivery.
+    Ready,
+    Delivering,
+    /// Failed; tried again at this time.
+    Waiting {
+        until: Now,
+    },
+    /// Notified; in the queue of settlements, or under way.
+    Settling,
+    /// Given up on; in the queue of dead letters, or under way.
+    Burying,
+}
+
+/// Why a record is given up on.
+#[derive(Clone, Debug)]
+pub(super) struct Burial {
+    pub(super) reason: Reason,
+    pub(super) class: &'static str,
+    pub(super) error: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FailedAt {
+    pub(super) first: Now,
+    pub(super) last: Now,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Busy {
+    pub(super) since: Now,
+    pub(super) tries: u32,
+}
+
+impl Entry {
+    pub(super) fn partition(&self) -> Partition {
+        self.record.coordinates.partition
+    }
+
+    pub(super) fn note_failure(&mut self, now: Now) {
+        let first = self.failed_at.map_or(now, |failed| failed.first);
+        self.failed_at = Some(FailedAt { first, last: now });
+    }
+}

@@ -1,0 +1,32 @@
+//! What order is kept by.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Which part of a record names its lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderingKey {
+    /// `order.order_id`: the events of one order follow one another.
+    #[default]
+    OrderId,
+    /// `order.user_id`: the events of one user follow one another.
+    UserId,
+    /// The key of the Kafka record; a record without one is ordered by nothing.
+    RecordKey,
+    /// No order at all.
+    None,
+}
+
+/// The name of a lane: a 64-bit hash, so that a collision only makes two keys wait for one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneKey(pub u64);
+
+impl LaneKey {
+    /// The lane of a key. The hash is kept in the database: it may never change.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Self {
+        let digest = Sha256::digest(key);
+        Self(digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte)))
+    }
+}
