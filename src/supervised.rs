@@ -62,13 +62,7 @@ impl Options {
     /// Terminate, then kill after five seconds; nothing to remove; the same user.
     #[must_use]
     pub fn logging_to(log: File) -> Self {
-        Self {
-            log,
-            cleanup: None,
-            stop_signal: Signal::Terminate,
-            grace: Duration::from_secs(5),
-            run_as: None,
-        }
+        Self { log, cleanup: None, stop_signal: Signal::Terminate, grace: Duration::from_secs(5), run_as: None }
     }
 }
 
@@ -91,15 +85,8 @@ impl Supervised {
         };
         let exit = Arc::new(Exit::default());
         let observed = Arc::clone(&exit);
-        thread::Builder::new()
-            .name("supervised".to_owned())
-            .spawn(move || observed.watch(lines))?;
-        Ok(Self {
-            pid,
-            supervisor,
-            commands,
-            exit,
-        })
+        thread::Builder::new().name("supervised".to_owned()).spawn(move || observed.watch(lines))?;
+        Ok(Self { pid, supervisor, commands, exit })
     }
 
     /// The process id of the child itself.
@@ -179,9 +166,7 @@ impl Exit {
 
     fn watch(&self, lines: BufReader<ChildStdout>) {
         for line in lines.lines().map_while(Result::ok) {
-            let status = line
-                .strip_prefix("exit ")
-                .and_then(|status| status.parse().ok());
+            let status = line.strip_prefix("exit ").and_then(|status| status.parse().ok());
             if status.is_some() {
                 *self.lock() = status;
                 self.changed.notify_all();
@@ -230,9 +215,7 @@ fn set_variable(command: &mut Command, name: &OsStr, value: Option<&OsStr>) {
 fn read_pid(lines: &mut BufReader<ChildStdout>) -> io::Result<u32> {
     let mut line = String::new();
     lines.read_line(&mut line)?;
-    line.trim()
-        .parse()
-        .map_err(|_| io::Error::other("the supervisor of a child process did not start"))
+    line.trim().parse().map_err(|_| io::Error::other("the supervisor of a child process did not start"))
 }
 
 #[cfg(test)]
@@ -273,10 +256,7 @@ mod tests {
         if Path::new("/proc/self/stat").exists() {
             return false;
         }
-        let output = Command::new("ps")
-            .args(["-o", "stat=", "-p", pid])
-            .output()
-            .unwrap();
+        let output = Command::new("ps").args(["-o", "stat=", "-p", pid]).output().unwrap();
         let state = String::from_utf8(output.stdout).unwrap();
         !state.trim().is_empty() && !state.starts_with('Z')
     }
@@ -286,8 +266,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let mut command = shell("echo out $NAME; echo err >&2; exit 7");
         command.env("NAME", "x y");
-        let child =
-            Supervised::spawn(&command, Options::logging_to(log_in(directory.path()))).unwrap();
+        let child = Supervised::spawn(&command, Options::logging_to(log_in(directory.path()))).unwrap();
         assert_eq!(child.wait(SECONDS), Some(7));
         child.stop().unwrap();
         let log = fs::read_to_string(directory.path().join("log")).unwrap();
@@ -298,8 +277,7 @@ mod tests {
     fn a_program_that_does_not_exist_ends_with_127() {
         let directory = TempDir::new().unwrap();
         let command = Command::new("/nonexistent/program");
-        let child =
-            Supervised::spawn(&command, Options::logging_to(log_in(directory.path()))).unwrap();
+        let child = Supervised::spawn(&command, Options::logging_to(log_in(directory.path()))).unwrap();
         assert_eq!(child.wait(SECONDS), Some(127));
     }
 
@@ -310,14 +288,9 @@ mod tests {
         let pid_file = files.path().join("grandchild");
         let mut command = shell("sleep 600 & echo $! >grandchild; wait");
         command.current_dir(files.path());
-        let options = Options {
-            cleanup: Some(files.path().to_owned()),
-            ..Options::logging_to(log_in(logs.path()))
-        };
+        let options = Options { cleanup: Some(files.path().to_owned()), ..Options::logging_to(log_in(logs.path())) };
         let child = Supervised::spawn(&command, options).unwrap();
-        eventually("the grandchild starts", || {
-            fs::read_to_string(&pid_file).is_ok_and(|text| text.ends_with('\n'))
-        });
+        eventually("the grandchild starts", || fs::read_to_string(&pid_file).is_ok_and(|text| text.ends_with('\n')));
         let grandchild = fs::read_to_string(&pid_file).unwrap();
         let pid = child.pid().to_string();
         child.stop().unwrap();
@@ -329,12 +302,8 @@ mod tests {
     #[test]
     fn a_child_that_ignores_its_stop_signal_is_killed_after_the_grace() {
         let logs = TempDir::new().unwrap();
-        let options = Options {
-            grace: Duration::from_secs(1),
-            ..Options::logging_to(log_in(logs.path()))
-        };
-        let child =
-            Supervised::spawn(&shell("trap '' TERM; while :; do sleep 1; done"), options).unwrap();
+        let options = Options { grace: Duration::from_secs(1), ..Options::logging_to(log_in(logs.path())) };
+        let child = Supervised::spawn(&shell("trap '' TERM; while :; do sleep 1; done"), options).unwrap();
         let pid = child.pid().to_string();
         let start = Instant::now();
         child.stop().unwrap();
@@ -346,10 +315,7 @@ mod tests {
     fn signals_reach_the_child_and_files_can_be_kept() {
         let logs = TempDir::new().unwrap();
         let files = TempDir::new().unwrap();
-        let options = Options {
-            cleanup: Some(files.path().to_owned()),
-            ..Options::logging_to(log_in(logs.path()))
-        };
+        let options = Options { cleanup: Some(files.path().to_owned()), ..Options::logging_to(log_in(logs.path())) };
         let mut child = Supervised::spawn(&shell("sleep 600"), options).unwrap();
         assert_eq!(child.wait(Duration::ZERO), None);
         child.signal(Signal::Kill).unwrap();
@@ -376,9 +342,7 @@ mod tests {
             .process_group(0)
             .stderr(Stdio::null());
         let mut owner = owner.spawn().unwrap();
-        eventually("the child starts", || {
-            fs::read_to_string(&pid_file).is_ok_and(|text| text.ends_with('\n'))
-        });
+        eventually("the child starts", || fs::read_to_string(&pid_file).is_ok_and(|text| text.ends_with('\n')));
         let child = fs::read_to_string(&pid_file).unwrap();
         assert!(is_running(child.trim()));
         owner.kill().unwrap();

@@ -35,17 +35,11 @@ pub enum Error {
     )]
     ClosedDirectory(PathBuf),
     #[error("{program} failed: {output}")]
-    Failed {
-        program: &'static str,
-        output: String,
-    },
+    Failed { program: &'static str, output: String },
     #[error("cannot prepare {}: {source}", .path.display())]
     Files { path: PathBuf, source: io::Error },
     #[error("cannot run {program}: {source}")]
-    Run {
-        program: &'static str,
-        source: io::Error,
-    },
+    Run { program: &'static str, source: io::Error },
     #[error("private PostgreSQL: {0}")]
     Database(String),
 }
@@ -73,10 +67,7 @@ impl PrivatePostgres {
             binaries: binaries::find()?,
             directory: directory.to_owned(),
             run_as: hand_over(directory)?,
-            settings: settings
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
+            settings: settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             port: 0,
             server: None,
         };
@@ -87,8 +78,7 @@ impl PrivatePostgres {
             postgres.port = free_port()?;
             match postgres.launch().await {
                 Ok(()) => return Ok(postgres),
-                Err(Error::Failed { output, .. })
-                    if output.contains("could not bind") && tries < PORT_TRIES => {}
+                Err(Error::Failed { output, .. }) if output.contains("could not bind") && tries < PORT_TRIES => {}
                 Err(error) => return Err(error),
             }
             tries += 1;
@@ -97,11 +87,7 @@ impl PrivatePostgres {
 
     /// The connection URL of one of its databases; `postgres` is always there.
     pub fn url(&self, database: &str) -> String {
-        format!(
-            "postgres://{SUPERUSER}@{}:{}/{database}",
-            Ipv4Addr::LOCALHOST,
-            self.port
-        )
+        format!("postgres://{SUPERUSER}@{}:{}/{database}", Ipv4Addr::LOCALHOST, self.port)
     }
 
     /// Makes an empty database and returns its URL.
@@ -109,14 +95,10 @@ impl PrivatePostgres {
         let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
         let created = async {
             let mut connection = PgConnection::connect(&self.url("postgres")).await?;
-            sqlx::raw_sql(AssertSqlSafe(statement))
-                .execute(&mut connection)
-                .await?;
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
             connection.close().await
         };
-        created
-            .await
-            .map_err(|error: sqlx::Error| Error::Database(error.to_string()))?;
+        created.await.map_err(|error: sqlx::Error| Error::Database(error.to_string()))?;
         Ok(self.url(name))
     }
 
@@ -128,10 +110,7 @@ impl PrivatePostgres {
     /// Stops the server as a crash would, without a checkpoint; its data stays. Blocks until it has ended.
     pub fn crash(&mut self) -> Result<(), Error> {
         match self.server.take() {
-            Some(server) => server.stop_keeping_files().map_err(|source| Error::Run {
-                program: "postgres",
-                source,
-            }),
+            Some(server) => server.stop_keeping_files().map_err(|source| Error::Run { program: "postgres", source }),
             None => Ok(()),
         }
     }
@@ -165,17 +144,11 @@ impl PrivatePostgres {
             .kill_on_drop(true)
             .output()
             .await
-            .map_err(|source| Error::Run {
-                program: "initdb",
-                source,
-            })?;
+            .map_err(|source| Error::Run { program: "initdb", source })?;
         if output.status.success() {
             return Ok(());
         }
-        Err(Error::Failed {
-            program: "initdb",
-            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        })
+        Err(Error::Failed { program: "initdb", output: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
     }
 
     async fn launch(&mut self) -> Result<(), Error> {
@@ -198,10 +171,8 @@ impl PrivatePostgres {
             run_as: self.run_as,
             ..Options::logging_to(log)
         };
-        let server = Supervised::spawn(&command, options).map_err(|source| Error::Run {
-            program: "postgres",
-            source,
-        })?;
+        let server =
+            Supervised::spawn(&command, options).map_err(|source| Error::Run { program: "postgres", source })?;
         match self.wait_until_ready(&server).await {
             Ok(()) => {
                 self.server = Some(server);
@@ -256,10 +227,7 @@ fn hand_over(directory: &Path) -> Result<Option<u32>, Error> {
     }
     let absolute = directory.canonicalize().map_err(at(directory))?;
     for parent in absolute.ancestors().skip(1) {
-        let mode = fs::metadata(parent)
-            .map_err(at(parent))?
-            .permissions()
-            .mode();
+        let mode = fs::metadata(parent).map_err(at(parent))?.permissions().mode();
         if mode & 0o001 == 0 {
             return Err(Error::ClosedDirectory(parent.to_owned()));
         }
@@ -271,10 +239,7 @@ fn free_port() -> Result<u16, Error> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
-        .map_err(|source| Error::Run {
-            program: "postgres",
-            source,
-        })
+        .map_err(|source| Error::Run { program: "postgres", source })
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
@@ -287,19 +252,12 @@ mod tests {
     use super::*;
 
     fn directory() -> PathBuf {
-        tempfile::Builder::new()
-            .prefix("herald-postgres-")
-            .tempdir()
-            .unwrap()
-            .keep()
+        tempfile::Builder::new().prefix("herald-postgres-").tempdir().unwrap().keep()
     }
 
     async fn one(url: &str, query: &'static str) -> i64 {
         let mut connection = PgConnection::connect(url).await.unwrap();
-        sqlx::query_scalar(query)
-            .fetch_one(&mut connection)
-            .await
-            .unwrap()
+        sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
     }
 
     #[tokio::test]
@@ -325,9 +283,7 @@ mod tests {
     #[tokio::test]
     async fn a_setting_that_the_server_refuses_is_told_in_its_own_words() {
         let directory = directory();
-        let error = PrivatePostgres::start_with(&directory, &[("no_such_setting", "1")])
-            .await
-            .unwrap_err();
+        let error = PrivatePostgres::start_with(&directory, &[("no_such_setting", "1")]).await.unwrap_err();
         assert!(error.to_string().contains("no_such_setting"), "{error}");
         assert!(!directory.exists());
     }

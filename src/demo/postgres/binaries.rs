@@ -29,9 +29,7 @@ pub(super) fn find() -> Result<PathBuf, Error> {
         return if is_complete(&named) {
             Ok(named)
         } else {
-            Err(Error::NotInstalled {
-                looked_in: format!("{} ({VARIABLE})", named.display()),
-            })
+            Err(Error::NotInstalled { looked_in: format!("{} ({VARIABLE})", named.display()) })
         };
     }
     let on_path = env::var_os("PATH").unwrap_or_default();
@@ -45,9 +43,7 @@ pub(super) fn find() -> Result<PathBuf, Error> {
 }
 
 fn is_complete(directory: &Path) -> bool {
-    ["initdb", "postgres"]
-        .iter()
-        .all(|program| directory.join(program).is_file())
+    ["initdb", "postgres"].iter().all(|program| directory.join(program).is_file())
 }
 
 fn told_by_pg_config() -> Option<PathBuf> {
@@ -84,11 +80,7 @@ fn matching(place: &str) -> Vec<PathBuf> {
 
 /// The numbers in a path, for comparing: 9.6 is older than 15.
 fn version(directory: &Path) -> Vec<u32> {
-    directory
-        .to_string_lossy()
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
-        .collect()
+    directory.to_string_lossy().split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -98,17 +90,11 @@ mod tests {
     #[test]
     fn a_newer_version_is_preferred() {
         let check = |older: &str, newer: &str| {
-            assert!(
-                version(Path::new(older)) < version(Path::new(newer)),
-                "{older} < {newer}"
-            );
+            assert!(version(Path::new(older)) < version(Path::new(newer)), "{older} < {newer}");
         };
         check("/usr/lib/postgresql/9.6/bin", "/usr/lib/postgresql/15/bin");
         check("/usr/pgsql-15/bin", "/usr/pgsql-17/bin");
-        check(
-            "/opt/homebrew/opt/postgresql/bin",
-            "/opt/homebrew/opt/postgresql@14/bin",
-        );
+        check("/opt/homebrew/opt/postgresql/bin", "/opt/homebrew/opt/postgresql@14/bin");
     }
 
     #[test]
@@ -119,10 +105,7 @@ mod tests {
         }
         let mut found = matching(&format!("{}/pg-*/bin", root.path().display()));
         found.sort();
-        assert_eq!(
-            found,
-            [root.path().join("pg-15/bin"), root.path().join("pg-17/bin")]
-        );
+        assert_eq!(found, [root.path().join("pg-15/bin"), root.path().join("pg-17/bin")]);
         assert_eq!(matching("/nonexistent/*/bin"), Vec::<PathBuf>::new());
     }
 }
