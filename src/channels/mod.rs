@@ -1,1 +1,58 @@
 //! How a notification leaves.
+//!
+//! A channel performs one attempt and says how it ended by what is to be done about it; it never waits and tries again.
+
+pub mod log;
+pub mod notification;
+pub mod pool;
+pub mod webhook;
+
+mod classification;
+mod excerpt;
+mod signature;
+
+use crate::config::{ChannelKind, Settings};
+use crate::core::effect::Delivery;
+use crate::core::failure::DeliveryFailure;
+
+/// The configured channel.
+///
+/// With its target filtered out, the log channel does nothing at all: it is the no-op of the benchmarks.
+#[derive(Debug)]
+pub enum Channel {
+    Webhook(Box<webhook::Webhook>),
+    Log(log::Log),
+}
+
+impl Channel {
+    /// Fails where the configuration names something that no request can be built from.
+    pub fn from_settings(settings: &Settings) -> Result<Self, webhook::InvalidWebhook> {
+        let group = settings.kafka.group.as_str();
+        match settings.notification.channel {
+            ChannelKind::Log => Ok(Self::Log(log::Log::new(group))),
+            ChannelKind::Webhook => {
+                let webhook = webhook::Webhook::new(&settings.webhook, group)?;
+                Ok(Self::Webhook(Box::new(webhook)))
+            }
+        }
+    }
+
+    /// The label of `attempts_total{channel}`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Webhook(_) => "webhook",
+            Self::Log(_) => "log",
+        }
+    }
+
+    /// One attempt. Dropping the future ends it without an answer: it may or may not have had its effect.
+    pub async fn deliver(&self, delivery: &Delivery) -> Result<(), DeliveryFailure> {
+        match self {
+            Self::Webhook(webhook) => webhook.deliver(delivery).await,
+            Self::Log(log) => {
+                log.deliver(delivery);
+                Ok(())
+            }
+        }
+    }
+}

@@ -5,20 +5,18 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::failure::Failure;
 use crate::demo::{Options, Report, Screen, Story, Target};
-
-const INTERRUPTED: u8 = 130;
 
 /// Play a story on an embedded broker and a private Postgres, and account for every record
 #[derive(Args, Clone, Debug)]
-pub struct DemoArguments {
+pub(super) struct DemoArguments {
     /// Orders that are to be notified
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(50..=1_000_000))]
     orders: u64,
@@ -36,6 +34,16 @@ pub struct DemoArguments {
     seed: Option<u64>,
 }
 
+/// How a demo ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Every record is accounted for.
+    Balanced,
+    Unbalanced,
+    /// Interrupted before it was known.
+    Interrupted,
+}
+
 /// What the signals of a terminal or a supervisor ask for.
 struct Interrupts {
     interrupt: Signal,
@@ -43,30 +51,42 @@ struct Interrupts {
     hangup: Signal,
 }
 
-/// Exit code 0: every record is accounted for. 1: it is not. 130: interrupted before that was known.
-pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
+/// Runs the demo to its end, in a runtime of its own.
+pub(super) fn execute(arguments: &DemoArguments) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    match runtime.block_on(run(arguments))? {
+        Ending::Balanced => Ok(()),
+        // The account, or that there is none, was told already.
+        Ending::Unbalanced | Ending::Interrupted => Err(Failure::Failed(anyhow!(""))),
+    }
+}
+
+async fn run(arguments: &DemoArguments) -> anyhow::Result<Ending> {
     let screen = Screen::on(if arguments.json { Target::Stderr } else { Target::Stdout });
     screen
         .say("herald demo · embedded Kafka, private Postgres, stub gateway · nothing is installed, nothing is kept\n");
     let mut interrupts = Interrupts::listen()?;
     let directory = demo_directory()?;
     let played = tokio::select! {
-        played = play(&arguments, &directory, &screen) => played,
+        played = play(arguments, &directory, &screen) => played,
         () = interrupts.next() => Ok(None),
     };
     screen.finish();
-    let code = match played {
-        Ok(Some((story, report))) => end(&arguments, story, &report, &screen, &mut interrupts, &directory).await,
+    let ending = match played {
+        Ok(Some((story, report))) => end(arguments, story, &report, &screen, &mut interrupts, &directory).await,
         Ok(None) => {
             screen.say("\n  interrupted, everything is stopped");
-            Ok(ExitCode::from(INTERRUPTED))
+            Ok(Ending::Interrupted)
         }
         Err(error) => Err(error),
     };
     if arguments.keep {
         screen.say(&format!("  kept          {}", directory.keep().display()));
     }
-    code
+    ending
 }
 
 async fn play(
@@ -92,12 +112,12 @@ async fn end(
     screen: &Screen,
     interrupts: &mut Interrupts,
     directory: &TempDir,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<Ending> {
     let json = report.json()?;
     if arguments.json {
         writeln!(io::stdout(), "{json}")?;
     } else {
-        screen.say(&format!("\n{}", report.table(screen)));
+        screen.say(&format!("\n{}", report.table(screen.style())));
     }
     if arguments.keep {
         let path = directory.path().join("report.json");
@@ -108,7 +128,7 @@ async fn end(
         interrupts.next().await;
     }
     story.end().await?;
-    Ok(if report.balances() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.balances() { Ending::Balanced } else { Ending::Unbalanced })
 }
 
 /// Open to all: Postgres does not run as root, and its user must get through.

@@ -1,170 +1,48 @@
 //! Configuration: one struct per area, checked once into [`Settings`].
+//!
+//! Defaults < `herald.toml` < environment < flags. The structs are the only place where keys, ranges, defaults and
+//! descriptions are written: reading, errors, the JSON schema and the documentation all follow from them.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `areas`, `kafka` | the structs: one per area, their defaults and ranges |
+//! | `secret` | values and URLs that cannot be printed by accident |
+//! | `sources` | where values come from: file, environment, flags; the only reader of the process environment |
+//! | `file`, `environment` | one layer each, as assignments of keys |
+//! | `schema` | the keys, as read from the structs |
+//! | `value`, `formats`, `units` | what a key takes and how it is read |
+//! | `load` | layers into `Settings`, with every problem at once |
+//! | `checks` | rules between keys |
+//! | `problem` | what is wrong, where it was set and what is allowed |
+//! | `print`, `docs` | the effective configuration; the documentation and the example file |
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::time::Duration;
+mod areas;
+mod checks;
+mod docs;
+mod environment;
+mod file;
+mod formats;
+mod kafka;
+mod load;
+mod print;
+mod problem;
+#[cfg(test)]
+mod samples;
+mod schema;
+mod secret;
+mod sources;
+mod units;
+mod value;
 
-/// Everything the worker needs to know, complete and valid.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub kafka: Kafka,
-    pub database: Database,
-    pub notification: Notification,
-    pub webhook: Webhook,
-    pub delivery: Delivery,
-    pub ordering: Ordering,
-    pub retry: Retry,
-    pub ledger: Ledger,
-    pub dead_letters: DeadLetters,
-    pub limits: Limits,
-    pub http: Http,
-    pub telemetry: Telemetry,
-}
-
-#[derive(Clone, Debug)]
-pub struct Kafka {
-    pub bootstrap_servers: String,
-    pub topic: String,
-    pub group: String,
-    pub group_protocol: GroupProtocol,
-    pub instance_id: Option<String>,
-    pub start_from: StartFrom,
-    pub on_lost_offsets: OnLostOffsets,
-    /// Session timeout; 10 s unless configured. Ignored with the `consumer` protocol (the broker decides).
-    pub session_timeout: Duration,
-    pub max_poll_interval: Duration,
-    /// Any further librdkafka option.
-    pub options: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GroupProtocol {
-    Classic,
-    Consumer,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartFrom {
-    Earliest,
-    Latest,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnLostOffsets {
-    Stop,
-    Earliest,
-}
-
-#[derive(Clone, Debug)]
-pub struct Database {
-    pub url: Secret,
-    pub migrate: bool,
-    pub max_connections: u32,
-    pub prepared_statements: bool,
-    pub statement_timeout: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub struct Notification {
-    pub channel: ChannelKind,
-    /// Event types that are notified; all others are ignored and counted.
-    pub event_types: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChannelKind {
-    Log,
-    Webhook,
-}
-
-#[derive(Clone, Debug)]
-pub struct Webhook {
-    pub url: String,
-    pub secret: Option<Secret>,
-    pub timeout: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    pub max_concurrent: usize,
-    pub drain_timeout: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub struct Ordering {
-    pub key: OrderingKey,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OrderingKey {
-    OrderId,
-    UserId,
-    RecordKey,
-    None,
-}
-
-#[derive(Clone, Debug)]
-pub struct Retry {
-    pub max_attempts: u32,
-    pub initial_backoff: Duration,
-    pub max_backoff: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub struct Ledger {
-    pub retention: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub struct DeadLetters {
-    pub topic: String,
-    pub create_topic: bool,
-}
-
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Records held in memory at most.
-    pub records: usize,
-    /// Bytes of keys, values and headers held in memory at most.
-    pub bytes: usize,
-}
-
-#[derive(Clone, Debug)]
-pub struct Http {
-    pub address: SocketAddr,
-}
-
-#[derive(Clone, Debug)]
-pub struct Telemetry {
-    pub log_format: LogFormat,
-    pub log_level: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Pretty,
-    Json,
-}
-
-/// A value that cannot be printed by accident.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    #[must_use]
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// The secret itself: for the client that needs it, never for a log.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
+pub use areas::{
+    ChannelKind, Database, DeadLetters, Delivery, Http, Ledger, Limits, LogFormat, Notification, Ordering, OrderingKey,
+    Retry, Settings, Telemetry, Webhook,
+};
+pub use checks::Purpose;
+pub use docs::{example, markdown};
+pub use kafka::{GroupProtocol, Kafka, OnLostOffsets, StartFrom};
+pub use load::{Loaded, load};
+pub use problem::{ConfigError, Origin, Problem};
+pub use schema::schema;
+pub use secret::{Secret, redacted_url};
+pub use sources::{Flag, SourceFile, Sources, Surroundings};

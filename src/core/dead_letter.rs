@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::event::Fingerprint;
 use super::failure::Reason;
 use super::record::{Record, Timestamp};
 
@@ -30,7 +31,8 @@ pub fn bug_fingerprint(reason: Reason, error: &str) -> String {
     hasher.update(reason.as_str());
     hasher.update([0]);
     hasher.update(without_particulars(error));
-    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let digest = Fingerprint(hasher.finalize().into()).to_string();
+    digest.chars().take(16).collect()
 }
 
 /// Every word that holds a digit becomes `<n>`: numbers, UUIDs, hashes, coordinates.

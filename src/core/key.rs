@@ -7,14 +7,14 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderingKey {
-    /// `order.order_id`: the events of one order follow one another.
+    /// The order the event is about.
     #[default]
     OrderId,
-    /// `order.user_id`: the events of one user follow one another.
+    /// The user the order belongs to.
     UserId,
-    /// The key of the Kafka record; a record without one is ordered by nothing.
+    /// The key of the Kafka record; records without one are not ordered.
     RecordKey,
-    /// No order at all.
+    /// Nothing: every record for itself.
     None,
 }
 

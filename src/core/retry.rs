@@ -10,7 +10,7 @@ use backoff::exponential::ExponentialBackoff;
 use backoff::{Clock, SystemClock};
 
 /// The longest wait for which a gateway's `Retry-After` is believed.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// The upper bounds of the waits after the first, second, … failure.
 #[derive(Clone, Debug)]

@@ -133,9 +133,8 @@ impl Books {
         let deliveries = orders.entry(order).or_default();
         deliveries.requests += 1;
         let status = match self.plan.behaviour(order) {
-            Behaviour::Accept => 200,
             Behaviour::FailFirst(Flaky { status, times }) if deliveries.requests <= times => status,
-            Behaviour::FailFirst(_) => 200,
+            Behaviour::Accept | Behaviour::FailFirst(_) => 200,
             Behaviour::Always(status) => status,
         };
         self.requests.fetch_add(1, Ordering::Relaxed);

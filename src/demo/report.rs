@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::accounts::Accounts;
-use super::screen::{Screen, Verdict, grouped};
+use super::screen::grouped;
+use crate::cli::output::Style;
 use crate::core::failure::Reason;
 
 const WIDTH: usize = 100;
@@ -80,7 +81,7 @@ impl Report {
     }
 
     /// The closing table.
-    pub fn table(&self, screen: &Screen) -> String {
+    pub fn table(&self, style: Style) -> String {
         let accounts = &self.accounts;
         let mut reasons = by_reason(&accounts.dead_letters).into_iter();
         let first_reasons = reasons.next().unwrap_or_default();
@@ -99,9 +100,9 @@ impl Report {
             lines.push(half_row("waiting", accounts.waiting, "not passed by the group's offset"));
         }
         for problem in &accounts.problems {
-            lines.push(format!("  {} {problem}", screen.state(Verdict::Bad, "✗")));
+            lines.push(format!("  {} {problem}", style.bad("✗")));
         }
-        lines.push(self.verdict(screen));
+        lines.push(self.verdict(style));
         lines.join("\n")
     }
 
@@ -117,11 +118,11 @@ impl Report {
         if self.accounts.notified_twice == 0 { "each exactly once" } else { "" }
     }
 
-    fn verdict(&self, screen: &Screen) -> String {
+    fn verdict(&self, style: Style) -> String {
         if self.balances() {
-            format!("  every record accounted for {}", screen.state(Verdict::Good, "✓"))
+            format!("  every record accounted for {}", style.good("✓"))
         } else {
-            format!("  the account does not balance {}", screen.state(Verdict::Bad, "✗"))
+            format!("  the account does not balance {}", style.bad("✗"))
         }
     }
 }
@@ -160,7 +161,6 @@ fn seconds(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::screen::Target;
 
     fn report() -> Report {
         let dead_letters = [
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_table_is_aligned_and_fits_100_columns() {
-        let table = report().table(&Screen::on(Target::Stdout));
+        let table = report().table(Style::Plain);
         let expected = "  produced   1,042,014        notified      1,000,000  each exactly once
   duplicates   38,000        dead letters        14  5 undecodable · 4 invalid · 1 conflict
                                                      2 permanent · 2 exhausted

@@ -1,12 +1,13 @@
 //! Where the story is told: a live line on a terminal, plain lines elsewhere.
 
-use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::output::Style;
 
 const BAR_CELLS: u64 = 24;
 const FRAME: Duration = Duration::from_millis(100);
@@ -25,7 +26,7 @@ pub struct Screen {
     target: Target,
     start: Instant,
     kind: Kind,
-    is_coloured: bool,
+    style: Style,
 }
 
 #[derive(Debug)]
@@ -36,13 +37,17 @@ enum Kind {
 
 impl Screen {
     pub fn on(target: Target) -> Self {
-        let is_terminal = match target {
-            Target::Stdout => io::stdout().is_terminal(),
-            Target::Stderr => io::stderr().is_terminal(),
+        let (is_terminal, style) = match target {
+            Target::Stdout => (io::stdout().is_terminal(), Style::of(&io::stdout())),
+            Target::Stderr => (io::stderr().is_terminal(), Style::of(&io::stderr())),
         };
         let start = Instant::now();
         let kind = if is_terminal { Kind::Live(live(target)) } else { Kind::Plain { shown: Mutex::new(start) } };
-        Self { target, start, kind, is_coloured: is_terminal && env::var_os("NO_COLOR").is_none() }
+        Self { target, start, kind, style }
+    }
+
+    pub fn style(&self) -> Style {
+        self.style
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -89,15 +94,6 @@ impl Screen {
         }
     }
 
-    /// The state of a thing in colour, where there is colour.
-    pub fn state(&self, is_good: Verdict, text: &str) -> String {
-        match (self.is_coloured, is_good) {
-            (false, _) => text.to_owned(),
-            (true, Verdict::Good) => format!("\x1b[32m{text}\x1b[0m"),
-            (true, Verdict::Bad) => format!("\x1b[31m{text}\x1b[0m"),
-        }
-    }
-
     fn line(&self, title: &str, text: &str) -> String {
         let seconds = self.elapsed().as_secs();
         format!("  {:02}:{:02}  {title:<26}{text}", seconds / 60, seconds % 60)
@@ -110,12 +106,6 @@ impl Screen {
             Target::Stderr => writeln!(io::stderr(), "{text}"),
         };
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Good,
-    Bad,
 }
 
 /// `██████░░░░  1,250 / 5,000`

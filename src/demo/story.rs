@@ -12,7 +12,7 @@ use super::accounts::{Accounts, Evidence};
 use super::broker::{Broker, DEAD_LETTER_TOPIC, GROUP};
 use super::gateway::Gateway;
 use super::ledger::Ledger;
-use super::plan::{Chapter, PARTITIONS, Plan, PlannedRecord};
+use super::plan::{Chapter, PARTITIONS, Plan};
 use super::postgres::PrivatePostgres;
 use super::producing::{Pace, Produced, produce};
 use super::report::Report;

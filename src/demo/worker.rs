@@ -148,7 +148,7 @@ fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let last = lines.iter().skip(lines.len().saturating_sub(LOG_LINES));
-    last.map(|line| format!("  {line}\n")).collect::<String>().trim_end().to_owned()
+    last.map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -1,1 +1,91 @@
 //! Metrics, noteworthy events and logs.
+//!
+//! What happens is reported once, as a value: [`core::effect::Report`](crate::core::effect::Report) from the engine, one
+//! struct of [`events`] from the shell. Taking it in logs and counts it, so the two never tell different stories.
+
+pub mod events;
+pub mod labels;
+pub mod lag;
+pub mod logs;
+pub mod metrics;
+
+mod define;
+mod limit;
+mod present;
+mod report;
+mod series;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::Registry;
+use prometheus::process_collector::ProcessCollector;
+
+use self::lag::LagBoard;
+use self::limit::RateLimit;
+use self::metrics::Metrics;
+use self::series::Series;
+
+/// Between two lines that say the same.
+const LINE_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What holds for the life of the process: label values of nearly every series.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    pub topic: &'a str,
+    pub channel: &'a str,
+}
+
+/// Takes in all that is worth a count or a line in the log. Shared by reference; every method takes `&self` and none waits.
+pub struct Telemetry {
+    metrics: Metrics,
+    series: Series,
+    lag: LagBoard,
+    topic: Arc<str>,
+    channel: Arc<str>,
+    repeated: RateLimit,
+    ignored_types: RateLimit,
+}
+
+impl Telemetry {
+    /// Registers every metric, all series of enumerated labels at 0. Fails if the registry has them already.
+    pub fn new(registry: &Registry, subject: Subject<'_>) -> prometheus::Result<Self> {
+        let metrics = Metrics::register(registry)?;
+        present::present_all(&metrics, subject);
+        let lag = LagBoard::register(registry, subject.topic)?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Self {
+            series: Series::of(&metrics, subject),
+            metrics,
+            lag,
+            topic: subject.topic.into(),
+            channel: subject.channel.into(),
+            repeated: RateLimit::new(LINE_INTERVAL),
+            ignored_types: RateLimit::new(LINE_INTERVAL),
+        })
+    }
+
+    /// For gauges that are measured and not reported: queues, pools, table sizes.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Where the lag sampler leaves what it saw.
+    pub fn lag(&self) -> &LagBoard {
+        &self.lag
+    }
+}
+
+/// For gauges that hold a point in time.
+pub fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+/// For gauges that hold a count.
+pub fn gauge_value(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}

@@ -72,7 +72,7 @@ impl Bench {
         // In small steps: a large one is a process that stood still.
         let until = self.now + wait;
         while self.now < until {
-            self.now += Duration::from_millis(500).min(until - self.now);
+            self.now += Duration::from_millis(500).min(until.saturating_sub(self.now));
             self.input(Input::Tick);
         }
     }
@@ -374,13 +374,13 @@ fn the_late_success_of_a_lost_partition_counts_and_the_next_session_waits_for_it
 fn after_a_freeze_nothing_starts_until_the_epochs_are_confirmed() {
     let mut bench = Bench::new(vec![order(P0, 0, 1)]);
     let claims = bench.claims();
-    bench.now += Duration::from_secs(60);
+    bench.now += Duration::from_mins(1);
     bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, ours(claim, true))).collect() });
     assert!(bench.deliveries().is_empty());
     bench.input(Input::EpochsConfirmed { epochs: vec![(P0, EPOCH)] });
     assert_eq!(bench.deliveries().len(), 1);
 
-    bench.now += Duration::from_secs(60);
+    bench.now += Duration::from_mins(1);
     bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 1, 2)] });
     bench.input(Input::EpochsConfirmed { epochs: vec![(P0, Epoch(2))] });
     assert!(bench.deliveries().is_empty());

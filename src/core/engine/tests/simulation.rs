@@ -348,17 +348,14 @@ impl World {
 
     fn answer_question(&mut self, index: usize) {
         let Some(question) = self.workers[index].questions.pop() else { return };
-        match question {
-            Effect::InspectHolder { ticket, holder } => {
-                let partition = number(holder.coordinates.partition);
-                let committed = self.log[partition].get(self.committed[partition]);
-                let is_below = committed.is_none_or(|record| holder.coordinates.offset < record.coordinates.offset);
-                self.input(index, Input::HolderInspected { ticket, abandoned: is_below.then_some(holder) });
-            }
-            _ => {
-                let epochs = (0..).map(Partition).zip(self.epochs.iter().copied().map(Epoch)).collect();
-                self.input(index, Input::EpochsConfirmed { epochs });
-            }
+        if let Effect::InspectHolder { ticket, holder } = question {
+            let partition = number(holder.coordinates.partition);
+            let committed = self.log[partition].get(self.committed[partition]);
+            let is_below = committed.is_none_or(|record| holder.coordinates.offset < record.coordinates.offset);
+            self.input(index, Input::HolderInspected { ticket, abandoned: is_below.then_some(holder) });
+        } else {
+            let epochs = (0..).map(Partition).zip(self.epochs.iter().copied().map(Epoch)).collect();
+            self.input(index, Input::EpochsConfirmed { epochs });
         }
     }
 

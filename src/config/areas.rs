@@ -1,0 +1,278 @@
+//! The areas of the configuration but Kafka's. A field's comment is its documentation.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::kafka::Kafka;
+use super::secret::{Secret, redacted_url};
+use super::units::{duration, size};
+pub use crate::core::key::OrderingKey;
+
+/// Everything the worker needs to know, complete and valid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "herald.toml")]
+pub struct Settings {
+    pub kafka: Kafka,
+    pub database: Database,
+    pub notification: Notification,
+    pub webhook: Webhook,
+    pub delivery: Delivery,
+    pub ordering: Ordering,
+    pub retry: Retry,
+    pub ledger: Ledger,
+    pub dead_letters: DeadLetters,
+    pub limits: Limits,
+    pub http: Http,
+    pub telemetry: Telemetry,
+}
+
+/// The Postgres database that holds the ledger and the dead letters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// Where the database is. Required by every command that works with it. `DATABASE_URL` is honoured as it is.
+    #[schemars(
+        example = "postgres://herald:password@localhost:5432/herald",
+        extend("x-kind" = "postgres-url")
+    )]
+    pub url: Secret,
+    /// Apply outstanding migrations at start.
+    pub migrate: bool,
+    /// Connections held at most.
+    #[schemars(range(min = 1, max = 500))]
+    pub max_connections: u32,
+    /// Use named prepared statements. Turn off behind a PgBouncer older than 1.21 in transaction mode.
+    pub prepared_statements: bool,
+    /// How long one statement may run before Postgres cancels it.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "100ms", "x-maximum" = "10m"))]
+    pub statement_timeout: Duration,
+}
+
+/// Which events are notified, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Notification {
+    /// How a notification leaves.
+    pub channel: ChannelKind,
+    /// Event types that are notified; all others are ignored and counted.
+    #[schemars(length(min = 1), inner(length(min = 1, max = 128)))]
+    pub event_types: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelKind {
+    /// One log line for each notification.
+    Log,
+    /// One HTTP request for each notification, to `webhook.url`.
+    Webhook,
+}
+
+/// The HTTP endpoint that is notified when `notification.channel` is `webhook`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhook {
+    /// Where notifications are sent by POST. Required for the channel `webhook`.
+    #[schemars(example = "https://gateway.example.org/notify", extend("x-kind" = "http-url"))]
+    pub url: String,
+    /// Signs each request as Standard Webhooks describe. Without it requests are not signed.
+    #[schemars(example = "whsec_c2lnbnMgZXZlcnkgcmVxdWVzdA==", length(min = 1, max = 1024))]
+    pub secret: Option<Secret>,
+    /// How long one request may take, connecting included.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "100ms", "x-maximum" = "5m"))]
+    pub timeout: Duration,
+}
+
+/// How many notifications run at once, and how long they may take to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// Deliveries that run at the same time at most.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_concurrent: usize,
+    /// How long running deliveries may take to end at shutdown or when a partition is given back. Has to be below
+    /// half of `kafka.max_poll_interval`.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "100ms", "x-maximum" = "1h"))]
+    pub drain_timeout: Duration,
+}
+
+/// What order is kept by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ordering {
+    /// Records of one partition that share this key are delivered one at a time, in offset order.
+    pub key: OrderingKey,
+}
+
+/// When a delivery that failed is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// Attempts before a record is given up on. An outage spends none.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub max_attempts: u32,
+    /// The wait after the first attempt; it doubles with each further one, with full jitter.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1ms", "x-maximum" = "1h"))]
+    pub initial_backoff: Duration,
+    /// The longest wait between two attempts.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1ms", "x-maximum" = "1d"))]
+    pub max_backoff: Duration,
+}
+
+/// The table of processed orders.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ledger {
+    /// How long processed orders are remembered. Never shorter than the retention of the topic: what is forgotten and
+    /// redelivered is notified again.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1h", "x-maximum" = "3650d"))]
+    pub retention: Duration,
+}
+
+/// Records that were given up on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetters {
+    /// The topic dead letters are published to.
+    #[schemars(extend("x-kind" = "topic"))]
+    pub topic: String,
+    /// Create the topic at start if it does not exist.
+    pub create_topic: bool,
+}
+
+/// What may be held in memory; fetching pauses beyond it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Records held in memory at most.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub records: usize,
+    /// Bytes of keys, values and headers held in memory at most.
+    #[serde(with = "size")]
+    #[schemars(with = "String", extend("x-kind" = "size", "x-minimum" = "1MiB", "x-maximum" = "64GiB"))]
+    pub bytes: usize,
+}
+
+/// The admin server: health and metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Where `/livez`, `/readyz` and `/metrics` are served. Port 0 takes a free one.
+    #[schemars(with = "String", extend("x-kind" = "address"))]
+    pub address: SocketAddr,
+}
+
+/// Logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// How log lines look. On a terminal the default is `pretty`.
+    pub log_format: LogFormat,
+    /// What is logged: a level, and levels of single modules as `module=level`, comma separated.
+    #[schemars(extend("x-kind" = "log-filter"))]
+    pub log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object on each line.
+    Json,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: Secret::default(),
+            migrate: false,
+            max_connections: 8,
+            prepared_statements: true,
+            statement_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Notification {
+    fn default() -> Self {
+        Self { channel: ChannelKind::Log, event_types: vec!["ORDER_CREATED".to_owned()] }
+    }
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self { url: String::new(), secret: None, timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self { max_concurrent: 256, drain_timeout: Duration::from_secs(20) }
+    }
+}
+
+impl Default for Ordering {
+    fn default() -> Self {
+        Self { key: OrderingKey::OrderId }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { max_attempts: 8, initial_backoff: Duration::from_millis(500), max_backoff: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { retention: Duration::from_hours(30 * 24) }
+    }
+}
+
+impl Default for DeadLetters {
+    fn default() -> Self {
+        Self { topic: "order_events.dlq".to_owned(), create_topic: false }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { records: 20_000, bytes: 64 * 1024 * 1024 }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { log_format: LogFormat::Json, log_level: "info".to_owned() }
+    }
+}
+
+/// By hand: a webhook's URL may carry a password or a token.
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, secret, timeout } = self;
+        f.debug_struct("Webhook")
+            .field("url", &redacted_url(url))
+            .field("secret", secret)
+            .field("timeout", timeout)
+            .finish()
+    }
+}

@@ -1,0 +1,294 @@
+//! What the shell reports: one struct for each noteworthy event. Emitting it logs and counts.
+
+use std::time::{Duration, SystemTime};
+
+use tracing::{debug, error, info, warn};
+
+use super::labels::{KafkaErrorClass, PauseCause, RebalanceKind, Statement, StatementResult};
+use super::{Telemetry, gauge_value, unix_seconds};
+use crate::core::failure::DeliveryFailure;
+use crate::core::record::{Offset, Partition};
+
+/// The consumer was polled; `records` may be 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Polled {
+    pub records: usize,
+}
+
+/// One try of a delivery ended.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptEnded<'a> {
+    pub attempt: u32,
+    pub result: &'a Result<(), DeliveryFailure>,
+    pub duration: Duration,
+}
+
+/// Kafka changed the assignment.
+#[derive(Clone, Copy, Debug)]
+pub struct Rebalanced<'a> {
+    pub kind: RebalanceKind,
+    /// The partitions that came or went.
+    pub partitions: &'a [Partition],
+    /// How many are assigned afterwards.
+    pub assigned: usize,
+}
+
+/// Revoked partitions were given back.
+#[derive(Clone, Copy, Debug)]
+pub struct Drained {
+    pub duration: Duration,
+}
+
+/// How many partitions are not fetched for this cause changed.
+#[derive(Clone, Copy, Debug)]
+pub struct PausedPartitions {
+    pub cause: PauseCause,
+    pub count: usize,
+}
+
+/// Kafka answered a commit.
+#[derive(Clone, Copy, Debug)]
+pub struct OffsetsCommitted<'a> {
+    pub result: Result<(), &'a str>,
+}
+
+/// Retention removed records before they were read.
+#[derive(Clone, Copy, Debug)]
+pub struct OffsetsLost {
+    pub partition: Partition,
+    /// Where the group stood.
+    pub from: Offset,
+    /// The first record that is left.
+    pub to: Offset,
+}
+
+/// A Kafka client complained.
+#[derive(Clone, Copy, Debug)]
+pub struct KafkaFailed<'a> {
+    pub class: KafkaErrorClass,
+    pub error: &'a str,
+}
+
+/// The DLQ topic acknowledged a dead letter.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadLetterPublished {
+    pub id: i64,
+    pub duration: Duration,
+}
+
+/// A dead letter could not be published. It is kept, and published later.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadLetterNotPublished<'a> {
+    pub id: i64,
+    pub error: &'a str,
+}
+
+/// Postgres answered a statement, or did not.
+#[derive(Clone, Copy, Debug)]
+pub struct StatementEnded {
+    pub statement: Statement,
+    pub result: StatementResult,
+    pub rows: usize,
+    pub duration: Duration,
+}
+
+impl Polled {
+    pub fn emit(self, telemetry: &Telemetry) {
+        telemetry
+            .metrics
+            .last_poll_timestamp_seconds
+            .set(unix_seconds(SystemTime::now()));
+        telemetry
+            .series
+            .polled
+            .inc_by(self.records.try_into().unwrap_or_default());
+        telemetry.series.in_flight.add(gauge_value(self.records));
+    }
+}
+
+impl AttemptEnded<'_> {
+    /// A failure is told by what the engine makes of it.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let Self {
+            attempt,
+            result,
+            duration,
+        } = self;
+        telemetry.series.attempt(result).observe(duration);
+        if let Err(failure) = result {
+            let class = failure.class.as_str();
+            debug!(
+                attempt,
+                class,
+                ?duration,
+                error = failure.error,
+                "attempt failed"
+            );
+        }
+    }
+}
+
+impl Rebalanced<'_> {
+    pub fn emit(self, telemetry: &Telemetry) {
+        let topic: &str = &telemetry.topic;
+        let kind = self.kind.as_str();
+        let metrics = &telemetry.metrics;
+        metrics
+            .consumer_rebalances_total
+            .with_label_values(&[kind])
+            .inc();
+        metrics
+            .consumer_assigned_partitions
+            .with_label_values(&[topic])
+            .set(gauge_value(self.assigned));
+        let partitions = numbers(self.partitions);
+        let assigned = self.assigned;
+        match self.kind {
+            RebalanceKind::Assigned => info!(topic, partitions, assigned, "partitions assigned"),
+            RebalanceKind::Revoked => {
+                telemetry.lag.forget(self.partitions);
+                info!(topic, partitions, assigned, "partitions revoked");
+            }
+            RebalanceKind::Lost => {
+                telemetry.lag.forget(self.partitions);
+                warn!(
+                    topic,
+                    partitions, assigned, "partitions lost to another owner: their work is dropped"
+                );
+            }
+        }
+    }
+}
+
+impl Drained {
+    pub fn emit(self, telemetry: &Telemetry) {
+        telemetry
+            .metrics
+            .consumer_drain_duration_seconds
+            .observe(self.duration.as_secs_f64());
+        info!(duration = ?self.duration, "partitions drained and given back");
+    }
+}
+
+impl PausedPartitions {
+    pub fn emit(self, telemetry: &Telemetry) {
+        let cause = self.cause.as_str();
+        telemetry
+            .metrics
+            .consumer_paused_partitions
+            .with_label_values(&[telemetry.topic.as_ref(), cause])
+            .set(gauge_value(self.count));
+        debug!(cause, count = self.count, "paused partitions");
+    }
+}
+
+impl OffsetsCommitted<'_> {
+    pub fn emit(self, telemetry: &Telemetry) {
+        let committed = &telemetry.metrics.offset_commits_total;
+        match self.result {
+            Ok(()) => committed.with_label_values(&["ok"]).inc(),
+            Err(error) => {
+                committed.with_label_values(&["error"]).inc();
+                warn!(
+                    error,
+                    "offsets not committed: tried again with the next commit"
+                );
+            }
+        }
+    }
+}
+
+impl OffsetsLost {
+    pub fn emit(self, telemetry: &Telemetry) {
+        let lost = self.to.0.saturating_sub(self.from.0).max(0);
+        let topic: &str = &telemetry.topic;
+        telemetry
+            .metrics
+            .offsets_lost_total
+            .with_label_values(&[topic])
+            .inc_by(lost.unsigned_abs());
+        error!(
+            topic,
+            partition = self.partition.0,
+            offset = self.from.0,
+            first_left = self.to.0,
+            lost,
+            "records lost to retention before they were read"
+        );
+    }
+}
+
+impl KafkaFailed<'_> {
+    pub fn emit(self, telemetry: &Telemetry) {
+        let class = self.class.as_str();
+        let error = self.error;
+        telemetry
+            .metrics
+            .kafka_errors_total
+            .with_label_values(&[class])
+            .inc();
+        match self.class {
+            KafkaErrorClass::Transport | KafkaErrorClass::Group | KafkaErrorClass::Other => {
+                warn!(class, error, "kafka error: the client goes on trying");
+            }
+            KafkaErrorClass::Authentication
+            | KafkaErrorClass::Authorization
+            | KafkaErrorClass::Topic
+            | KafkaErrorClass::Fatal => error!(class, error, "kafka error: run herald check"),
+        }
+    }
+}
+
+impl DeadLetterPublished {
+    pub fn emit(self, telemetry: &Telemetry) {
+        let metrics = &telemetry.metrics;
+        metrics
+            .dead_letters_published_total
+            .with_label_values(&[telemetry.topic.as_ref()])
+            .inc();
+        metrics
+            .dead_letter_publish_duration_seconds
+            .observe(self.duration.as_secs_f64());
+        debug!(id = self.id, duration = ?self.duration, "dead letter published");
+    }
+}
+
+impl DeadLetterNotPublished<'_> {
+    pub fn emit(self, telemetry: &Telemetry) {
+        telemetry.metrics.dead_letter_publish_failures_total.inc();
+        let kind = "dead letter not published";
+        if let Some(suppressed) = telemetry.repeated.admit(kind, std::time::Instant::now()) {
+            let (id, error) = (self.id, self.error);
+            error!(
+                id,
+                error,
+                suppressed,
+                "dead letters cannot be published: they are kept and published later"
+            );
+        }
+    }
+}
+
+impl StatementEnded {
+    /// A failure is told by what the engine makes of it.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let metrics = &telemetry.metrics;
+        let (operation, result) = (self.statement.as_str(), self.result.as_str());
+        metrics
+            .postgres_duration_seconds
+            .with_label_values(&[operation, result])
+            .observe(self.duration.as_secs_f64());
+        if self.statement.writes_ledger() {
+            metrics
+                .ledger_batch_size
+                .with_label_values(&[operation])
+                .observe(f64::from(u32::try_from(self.rows).unwrap_or(u32::MAX)));
+        }
+    }
+}
+
+/// `0 3 17`: short enough for a line with hundreds of partitions.
+fn numbers(partitions: &[Partition]) -> String {
+    let numbers: Vec<String> = partitions.iter().map(Partition::to_string).collect();
+    numbers.join(" ")
+}

@@ -1,0 +1,215 @@
+//! The values of the labels: closed, so that every series is there at 0 before anything happens.
+
+/// Why the assignment changed: `consumer_rebalances_total{kind}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RebalanceKind {
+    Assigned,
+    Revoked,
+    /// The partitions already belong to somebody else.
+    Lost,
+}
+
+/// Why partitions are not fetched: `consumer_paused_partitions{cause}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PauseCause {
+    Backpressure,
+    Breaker,
+    Ledger,
+    ParkedLimit,
+}
+
+/// What a Kafka client complained of, by who can mend it: `kafka_errors_total{class}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KafkaErrorClass {
+    /// Brokers cannot be reached, or not in time; the client goes on trying.
+    Transport,
+    Authentication,
+    Authorization,
+    /// The topic or a partition of it does not exist.
+    Topic,
+    /// The consumer group refused or expelled the member.
+    Group,
+    /// The client is of no use any more.
+    Fatal,
+    Other,
+}
+
+/// A statement of the worker: `postgres_duration_seconds{operation}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Statement {
+    Claim,
+    Start,
+    Done,
+    Park,
+    Dead,
+    RaiseEpoch,
+    ConfirmEpochs,
+    InspectHolder,
+    LoadParked,
+    LoadUnpublished,
+    MarkPublished,
+    Prune,
+}
+
+/// How a statement ended: `postgres_duration_seconds{result}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StatementResult {
+    Ok,
+    BadData,
+    /// Serialisation failure or deadlock.
+    Conflict,
+    Outage,
+}
+
+/// A bounded queue between threads: `queue_length{queue}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Queue {
+    /// Batches from the consumer thread to the worker loop.
+    Polled,
+    /// From the worker loop to the consumer thread.
+    Commands,
+    /// Running deliveries against `delivery.max_concurrent`.
+    Deliveries,
+    /// Records held in memory against `limits.records`.
+    Records,
+}
+
+impl RebalanceKind {
+    pub const ALL: [Self; 3] = [Self::Assigned, Self::Revoked, Self::Lost];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Assigned => "assigned",
+            Self::Revoked => "revoked",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl PauseCause {
+    pub const ALL: [Self; 4] = [
+        Self::Backpressure,
+        Self::Breaker,
+        Self::Ledger,
+        Self::ParkedLimit,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Backpressure => "backpressure",
+            Self::Breaker => "breaker",
+            Self::Ledger => "ledger",
+            Self::ParkedLimit => "parked_limit",
+        }
+    }
+}
+
+impl KafkaErrorClass {
+    pub const ALL: [Self; 7] = [
+        Self::Transport,
+        Self::Authentication,
+        Self::Authorization,
+        Self::Topic,
+        Self::Group,
+        Self::Fatal,
+        Self::Other,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transport => "transport",
+            Self::Authentication => "authentication",
+            Self::Authorization => "authorization",
+            Self::Topic => "topic",
+            Self::Group => "group",
+            Self::Fatal => "fatal",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl Statement {
+    pub const ALL: [Self; 12] = [
+        Self::Claim,
+        Self::Start,
+        Self::Done,
+        Self::Park,
+        Self::Dead,
+        Self::RaiseEpoch,
+        Self::ConfirmEpochs,
+        Self::InspectHolder,
+        Self::LoadParked,
+        Self::LoadUnpublished,
+        Self::MarkPublished,
+        Self::Prune,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Start => "start",
+            Self::Done => "done",
+            Self::Park => "park",
+            Self::Dead => "dead",
+            Self::RaiseEpoch => "raise_epoch",
+            Self::ConfirmEpochs => "confirm_epochs",
+            Self::InspectHolder => "inspect_holder",
+            Self::LoadParked => "load_parked",
+            Self::LoadUnpublished => "load_unpublished",
+            Self::MarkPublished => "mark_published",
+            Self::Prune => "prune",
+        }
+    }
+
+    /// The statements that take a batch of identities: those of `ledger_batch_size{operation}`.
+    #[must_use]
+    pub fn writes_ledger(self) -> bool {
+        match self {
+            Self::Claim | Self::Start | Self::Done | Self::Park | Self::Dead => true,
+            Self::RaiseEpoch
+            | Self::ConfirmEpochs
+            | Self::InspectHolder
+            | Self::LoadParked
+            | Self::LoadUnpublished
+            | Self::MarkPublished
+            | Self::Prune => false,
+        }
+    }
+}
+
+impl StatementResult {
+    pub const ALL: [Self; 4] = [Self::Ok, Self::BadData, Self::Conflict, Self::Outage];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::BadData => "bad_data",
+            Self::Conflict => "conflict",
+            Self::Outage => "outage",
+        }
+    }
+}
+
+impl Queue {
+    pub const ALL: [Self; 4] = [
+        Self::Polled,
+        Self::Commands,
+        Self::Deliveries,
+        Self::Records,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Polled => "polled",
+            Self::Commands => "commands",
+            Self::Deliveries => "deliveries",
+            Self::Records => "records",
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The real binary, `herald run`, as a process of its own.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Once;
+use std::time::Duration;
+
+use herald::supervised::{Options, Signal, Supervised};
+
+use super::ports;
+use super::wait::{EVENTUALLY, equal, wait_until};
+use super::{World, directory, tail};
+
+/// How a worker is to be started: `herald run` in an empty directory, configured by the environment alone.
+#[derive(Clone, Debug)]
+pub struct WorkerSetup {
+    environment: BTreeMap<String, String>,
+}
+
+/// Dropping it kills the process.
+#[derive(Debug)]
+pub struct Worker {
+    http: String,
+    log: PathBuf,
+    process: Option<Supervised>,
+}
+
+/// What `/metrics` says, by series: `name{label="value"}`.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(pub BTreeMap<String, f64>);
+
+impl WorkerSetup {
+    /// A worker of this world: its topics, group, database and gateway.
+    pub fn in_world(world: &World) -> Self {
+        let mut environment = BTreeMap::new();
+        for (name, value) in [
+            ("KAFKA_BOOTSTRAP_SERVERS", world.kafka.bootstrap_servers()),
+            ("DATABASE_URL", &world.database.url),
+            ("HERALD_KAFKA__TOPIC", &world.topic),
+            ("HERALD_KAFKA__GROUP", &world.group),
+            ("HERALD_DEAD_LETTERS__TOPIC", &world.dlq_topic),
+            ("HERALD_NOTIFICATION__CHANNEL", "webhook"),
+            ("HERALD_WEBHOOK__URL", &world.gateway.url()),
+        ] {
+            environment.insert(name.to_owned(), value.to_owned());
+        }
+        Self { environment }
+    }
+
+    /// Sets a variable, such as `HERALD_RETRY__MAX_ATTEMPTS`.
+    #[must_use]
+    pub fn with(mut self, variable: &str, value: &str) -> Self {
+        self.environment.insert(variable.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Starts the process; it is not ready yet.
+    pub fn spawn(&self) -> Worker {
+        let port = ports::reserve();
+        let http = ports::local(port.port()).to_string();
+        let directory = directory("worker");
+        let log = directory.join("worker.log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));
+        command.arg("run").current_dir(&directory);
+        // What is meant for this run of the tests is no configuration of the worker.
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("HERALD_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("HERALD_HTTP__ADDRESS", &http).envs(&self.environment);
+        let options = Options {
+            cleanup: Some(directory),
+            // Tests that want a drain ask for it. This is the end of the test.
+            stop_signal: Signal::Kill,
+            ..Options::logging_to(File::create(&log).unwrap())
+        };
+        port.release();
+        Worker { http: format!("http://{http}"), process: Some(Supervised::spawn(&command, options).unwrap()), log }
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&self) -> Worker {
+        let worker = self.spawn();
+        worker.wait_ready().await;
+        worker
+    }
+}
+
+impl Worker {
+    pub fn pid(&self) -> u32 {
+        self.process().pid()
+    }
+
+    /// The log so far: a line for each noteworthy event.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub async fn wait_ready(&self) {
+        wait_until("the worker is ready", EVENTUALLY, async || {
+            if let Some(status) = self.exit_status() {
+                panic!("the worker ended with status {status}:\n{}", tail(&self.log));
+            }
+            match self.get("/readyz").await {
+                Ok((200, _)) => Ok(()),
+                Ok((status, body)) => Err(format!("{status} {body}\n{}", tail(&self.log))),
+                Err(error) => Err(format!("{error}\n{}", tail(&self.log))),
+            }
+        })
+        .await;
+    }
+
+    /// Status and body of one of the worker's own pages.
+    pub async fn get(&self, path: &str) -> Result<(u16, String), reqwest::Error> {
+        let answer = http_client().get(format!("{}{path}", self.http)).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        let (status, text) = self.get("/metrics").await.unwrap();
+        assert_eq!(status, 200, "{text}");
+        Metrics::parse(&text)
+    }
+
+    /// Waits until the sum of the series of this metric with these labels is the expected one.
+    pub async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], expected: f64) {
+        wait_until(&format!("{name}{labels:?} is {expected}"), EVENTUALLY, async || {
+            let metrics = self.get("/metrics").await.map_err(|error| error.to_string())?;
+            equal(Metrics::parse(&metrics.1).sum(name, labels), &expected)
+                .map_err(|difference| format!("{difference}\n{}", tail(&self.log)))
+        })
+        .await;
+    }
+
+    /// Asks for a graceful end.
+    pub fn sigterm(&mut self) {
+        self.signal(Signal::Terminate);
+    }
+
+    pub fn sigstop(&mut self) {
+        self.signal(Signal::Stop);
+    }
+
+    pub fn sigcont(&mut self) {
+        self.signal(Signal::Continue);
+    }
+
+    /// Ends the process with no chance to do anything, and waits for its end.
+    pub async fn kill9(&mut self) {
+        self.signal(Signal::Kill);
+        self.wait_exit(EVENTUALLY).await;
+    }
+
+    /// The exit status; 128 plus the number of a signal that ended it.
+    pub async fn wait_exit(&self, limit: Duration) -> i32 {
+        wait_until("the worker ends", limit, async || {
+            self.exit_status().ok_or_else(|| format!("it runs\n{}", tail(&self.log)))
+        })
+        .await
+    }
+
+    pub fn exit_status(&self) -> Option<i32> {
+        self.process().exit_status()
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        self.process.as_mut().unwrap().signal(signal).unwrap();
+    }
+
+    fn process(&self) -> &Supervised {
+        self.process.as_ref().unwrap()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- end of the worker's log ---\n{}", tail(&self.log));
+        }
+    }
+}
+
+impl Metrics {
+    pub fn parse(text: &str) -> Self {
+        let series = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(series, value)| (series.to_owned(), value.parse().expect("a number")));
+        Self(series.collect())
+    }
+
+    /// The sum of all series of this metric that have these labels; 0 where there is none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let wanted: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        self.0
+            .iter()
+            .filter(|(series, _)| {
+                let (found, labels) = series.split_once('{').unwrap_or((series, ""));
+                found == name && wanted.iter().all(|label| has_label(labels, label))
+            })
+            .map(|(_, value)| value)
+            .sum()
+    }
+}
+
+fn has_label(labels: &str, wanted: &str) -> bool {
+    labels.match_indices(wanted).any(|(at, _)| at == 0 || labels[..at].ends_with(','))
+}
+
+pub fn http_client() -> reqwest::Client {
+    static TLS: Once = Once::new();
+    // Already there when code under test has set it.
+    TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap()
+}
+
+#[test]
+fn metrics_are_summed_over_the_labels_that_are_not_named() {
+    let metrics = Metrics::parse(
+        "# HELP a x\na_total{outcome=\"ok\",topic=\"t\"} 2\na_total{outcome=\"ok\",topic=\"u\"} 3\n\
+         a_total{outcome=\"no\",topic=\"t\"} 5\nb 7\n",
+    );
+    for (name, labels, expected) in [
+        ("a_total", &[][..], 10.0),
+        ("a_total", &[("outcome", "ok")][..], 5.0),
+        ("a_total", &[("outcome", "ok"), ("topic", "u")][..], 3.0),
+        ("a_total", &[("come", "ok")][..], 0.0),
+        ("b", &[][..], 7.0),
+        ("c", &[][..], 0.0),
+    ] {
+        assert!((metrics.sum(name, labels) - expected).abs() < f64::EPSILON, "{name} {labels:?}");
+    }
+}
