@@ -2,6 +2,7 @@
 
 mod arguments;
 mod config;
+mod demo;
 mod failure;
 pub mod output;
 
@@ -25,6 +26,7 @@ enum Command {
     /// Show, describe and document the configuration
     #[command(subcommand)]
     Config(config::Command),
+    Demo(demo::DemoArguments),
 }
 
 impl Cli {
@@ -32,6 +34,7 @@ impl Cli {
     pub fn execute(self) -> Result<(), Failure> {
         match self.command {
             Command::Config(command) => config::execute(&command, self.config),
+            Command::Demo(arguments) => demo::execute(&arguments),
         }
     }
 }
