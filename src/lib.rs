@@ -11,3 +11,4 @@ pub mod postgres;
 pub mod preflight;
 pub mod supervised;
 pub mod telemetry;
+pub mod worker;

@@ -17,4 +17,6 @@
 
 mod configuration;
 mod harness;
+mod ledger;
+mod notification;
 mod support;

@@ -27,10 +27,7 @@ pub(super) enum Unanswered {
 /// Redirects are not followed: a signed notification goes where the configuration says. Those that say the address is
 /// another one (301, 302, 307, 308: a moved gateway, a login page) blame no record, so they are an outage like 401 and 403,
 /// and nothing is dead-lettered until the address is mended.
-pub(super) fn classify_status(
-    status: u16,
-    retry_after: Option<Duration>,
-) -> Result<(), FailureClass> {
+pub(super) fn classify_status(status: u16, retry_after: Option<Duration>) -> Result<(), FailureClass> {
     match status {
         200..=299 => Ok(()),
         301 | 302 | 307 | 308 | 401 | 403 | 407 => Err(FailureClass::Outage),
@@ -64,9 +61,7 @@ pub(super) fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Durat
 
 /// The one form of a date that HTTP lets be sent today (`Sun, 06 Nov 1994 08:49:37 GMT`).
 pub(super) fn parse_http_date(value: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc2822(value)
-        .ok()
-        .map(|date| date.to_utc())
+    DateTime::parse_from_rfc2822(value).ok().map(|date| date.to_utc())
 }
 
 #[cfg(test)]
@@ -81,16 +76,10 @@ mod tests {
         let unknown = Err(FailureClass::Unknown);
         let outage = Err(FailureClass::Outage);
         let classes = [
-            (
-                Ok(()),
-                vec![200, 201, 202, 203, 204, 205, 206, 207, 226, 299],
-            ),
+            (Ok(()), vec![200, 201, 202, 203, 204, 205, 206, 207, 226, 299]),
             (outage, vec![301, 302, 307, 308, 401, 403, 407]),
             (transient, vec![408, 425, 429, 500, 501, 503]),
-            (
-                transient,
-                vec![505, 506, 507, 508, 510, 511, 521, 522, 523, 599],
-            ),
+            (transient, vec![505, 506, 507, 508, 510, 511, 521, 522, 523, 599]),
             (unknown, vec![502, 504, 520, 524]),
             (permanent, vec![100, 101, 103, 300, 303, 304, 305]),
             (permanent, vec![400, 402, 404, 405, 406, 409, 410, 411, 412]),

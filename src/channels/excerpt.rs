@@ -5,15 +5,7 @@ use serde_json::Value;
 const LONGEST_LINE: usize = 256;
 
 /// Where APIs put the sentence for people, in the order of preference: RFC 9457, FastAPI, and common custom.
-const MESSAGE_FIELDS: [&str; 7] = [
-    "message",
-    "detail",
-    "error",
-    "msg",
-    "error_description",
-    "reason",
-    "title",
-];
+const MESSAGE_FIELDS: [&str; 7] = ["message", "detail", "error", "msg", "error_description", "reason", "title"];
 
 /// The error message in an answer's body. None where there is none, or where it may be an echo of the notification.
 ///
@@ -32,10 +24,7 @@ pub(super) fn excerpt(body: &[u8]) -> Option<String> {
 
 /// `text` on one line of bounded length, without control characters.
 pub(super) fn one_line(text: &str) -> String {
-    let printable: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = printable.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(LONGEST_LINE) {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
@@ -47,9 +36,7 @@ fn find_message(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => line_before_structure(text),
         Value::Array(values) => values.first().and_then(find_message),
-        Value::Object(fields) => MESSAGE_FIELDS
-            .iter()
-            .find_map(|name| fields.get(*name).and_then(find_message)),
+        Value::Object(fields) => MESSAGE_FIELDS.iter().find_map(|name| fields.get(*name).and_then(find_message)),
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }
 }
@@ -81,26 +68,11 @@ mod tests {
             (b"two\r\nlines\t\x1b[31mred", Some("two lines")),
             (b"cannot accept {\"order_id\":1}", Some("cannot accept")),
             (b"{\"order_id\":1,\"user_id\":7}", None),
-            (
-                b"{\"message\":\"no user\",\"order\":{\"user_id\":7}}",
-                Some("no user"),
-            ),
-            (
-                b"{\"error\":{\"code\":7,\"message\":\"no user\"}}",
-                Some("no user"),
-            ),
-            (
-                b"{\"detail\":[{\"msg\":\"Field required\",\"input\":{\"id\":1}}]}",
-                Some("Field required"),
-            ),
-            (
-                b"{\"title\":\"Bad\",\"detail\":\"too many\"}",
-                Some("too many"),
-            ),
-            (
-                b"{\"message\":\"bad order {\\\"order_id\\\":1}\"}",
-                Some("bad order"),
-            ),
+            (b"{\"message\":\"no user\",\"order\":{\"user_id\":7}}", Some("no user")),
+            (b"{\"error\":{\"code\":7,\"message\":\"no user\"}}", Some("no user")),
+            (b"{\"detail\":[{\"msg\":\"Field required\",\"input\":{\"id\":1}}]}", Some("Field required")),
+            (b"{\"title\":\"Bad\",\"detail\":\"too many\"}", Some("too many")),
+            (b"{\"message\":\"bad order {\\\"order_id\\\":1}\"}", Some("bad order")),
             (b"{\"message\":17}", None),
             (b"{\"message\":\"cut of", None),
             (b"\"quoted\"", Some("quoted")),
@@ -109,12 +81,7 @@ mod tests {
             (b"caf\xc3", Some("caf")),
         ];
         for (body, expected) in cases {
-            assert_eq!(
-                excerpt(body).as_deref(),
-                expected,
-                "{}",
-                String::from_utf8_lossy(body)
-            );
+            assert_eq!(excerpt(body).as_deref(), expected, "{}", String::from_utf8_lossy(body));
         }
     }
 

@@ -15,9 +15,7 @@ pub struct Log {
 
 impl Log {
     pub fn new(group: &str) -> Self {
-        Self {
-            group: group.to_owned(),
-        }
+        Self { group: group.to_owned() }
     }
 
     /// Cannot fail, and returns at once.

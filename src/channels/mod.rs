@@ -14,6 +14,7 @@ mod signature;
 use crate::config::{ChannelKind, Settings};
 use crate::core::effect::Delivery;
 use crate::core::failure::DeliveryFailure;
+use crate::preflight::Finding;
 
 /// The configured channel.
 ///
@@ -34,6 +35,14 @@ impl Channel {
                 let webhook = webhook::Webhook::new(&settings.webhook, group)?;
                 Ok(Self::Webhook(Box::new(webhook)))
             }
+        }
+    }
+
+    /// Whether it would take a notification, without sending one.
+    pub async fn inspect(&self) -> Finding {
+        match self {
+            Self::Log(_) => Finding::ok("channel", "log: notifications are written to the log"),
+            Self::Webhook(webhook) => webhook.inspect().await,
         }
     }
 

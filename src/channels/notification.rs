@@ -16,8 +16,7 @@ const SEPARATOR: u8 = 0;
 
 /// The id of the notification of `identity` by `group`: the same for every attempt, worker and replay.
 pub fn notification_id(group: &str, identity: &Identity) -> Uuid {
-    let mut name =
-        Vec::with_capacity(group.len() + identity.order_id.len() + identity.event_type.len() + 2);
+    let mut name = Vec::with_capacity(group.len() + identity.order_id.len() + identity.event_type.len() + 2);
     name.extend_from_slice(group.as_bytes());
     name.push(SEPARATOR);
     name.extend_from_slice(identity.order_id.as_bytes());
@@ -47,8 +46,7 @@ pub fn body(id: &str, event: &OrderEvent) -> Result<Vec<u8>, serde_json::Error> 
 
 /// None for a time that no calendar holds.
 fn rfc3339(timestamp: Timestamp) -> Option<String> {
-    DateTime::from_timestamp_millis(timestamp.0)
-        .map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
+    DateTime::from_timestamp_millis(timestamp.0).map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 #[cfg(test)]
@@ -59,34 +57,16 @@ mod tests {
     use crate::core::event::Fingerprint;
 
     fn identity(order_id: &str, event_type: &str) -> Identity {
-        Identity {
-            order_id: order_id.into(),
-            event_type: event_type.into(),
-        }
+        Identity { order_id: order_id.into(), event_type: event_type.into() }
     }
 
     /// Computed independently with Python's `uuid.uuid5`.
     #[test]
     fn a_notification_id_is_the_same_for_ever() {
         let cases = [
-            (
-                "notification_service_group",
-                "1",
-                "ORDER_CREATED",
-                "68f453e6-7aec-5cbe-bc44-3a5559443751",
-            ),
-            (
-                "notification_service_group",
-                "1",
-                "ORDER_UPDATED",
-                "be5ccf30-06e0-599c-b1a3-9e3b45175195",
-            ),
-            (
-                "g",
-                "ордер-7",
-                "ORDER_CREATED",
-                "80ab3ca2-2b19-5cb2-9ad6-609a343d47ef",
-            ),
+            ("notification_service_group", "1", "ORDER_CREATED", "68f453e6-7aec-5cbe-bc44-3a5559443751"),
+            ("notification_service_group", "1", "ORDER_UPDATED", "be5ccf30-06e0-599c-b1a3-9e3b45175195"),
+            ("g", "ордер-7", "ORDER_CREATED", "80ab3ca2-2b19-5cb2-9ad6-609a343d47ef"),
         ];
         for (group, order_id, event_type, expected) in cases {
             let id = notification_id(group, &identity(order_id, event_type));
@@ -96,23 +76,15 @@ mod tests {
 
     #[test]
     fn parts_that_join_to_the_same_text_have_different_ids() {
-        assert_ne!(
-            notification_id("g", &identity("12", "3")),
-            notification_id("g", &identity("1", "23"))
-        );
-        assert_ne!(
-            notification_id("g1", &identity("2", "3")),
-            notification_id("g", &identity("12", "3"))
-        );
+        assert_ne!(notification_id("g", &identity("12", "3")), notification_id("g", &identity("1", "23")));
+        assert_ne!(notification_id("g1", &identity("2", "3")), notification_id("g", &identity("12", "3")));
     }
 
     #[test]
     fn the_order_is_passed_on_byte_for_byte() {
         let mut event = OrderEvent {
             identity: identity("1", "ORDER_CREATED"),
-            order: Bytes::from_static(
-                br#"{"order_id":1, "price":10.00,"x":12345678901234567890123}"#,
-            ),
+            order: Bytes::from_static(br#"{"order_id":1, "price":10.00,"x":12345678901234567890123}"#),
             occurred_at: Some(Timestamp(1_795_428_000_000)),
             request_id: Some("r-\"1\"".into()),
             traceparent: None,

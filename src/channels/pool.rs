@@ -44,12 +44,7 @@ struct Running {
 
 impl DeliveryPool {
     pub fn new(channel: Arc<Channel>) -> Self {
-        Self {
-            channel,
-            tasks: JoinSet::new(),
-            running: HashMap::new(),
-            ready: VecDeque::new(),
-        }
+        Self { channel, tasks: JoinSet::new(), running: HashMap::new(), ready: VecDeque::new() }
     }
 
     /// Starts one attempt. Must be called within a tokio runtime.
@@ -57,8 +52,8 @@ impl DeliveryPool {
         let started = Instant::now();
         if let Channel::Log(log) = self.channel.as_ref() {
             // A task costs a hundred times what this does.
-            let result = catch_unwind(AssertUnwindSafe(|| log.deliver(&delivery)))
-                .map_err(|panic| panicked(panic.as_ref()));
+            let result =
+                catch_unwind(AssertUnwindSafe(|| log.deliver(&delivery))).map_err(|panic| panicked(panic.as_ref()));
             self.ready.push_back(Ended {
                 ticket: delivery.ticket,
                 attempt: delivery.attempt,
@@ -69,11 +64,7 @@ impl DeliveryPool {
         }
         let channel = Arc::clone(&self.channel);
         let (ticket, attempt) = (delivery.ticket, delivery.attempt);
-        self.spawn(
-            ticket,
-            attempt,
-            async move { channel.deliver(&delivery).await },
-        );
+        self.spawn(ticket, attempt, async move { channel.deliver(&delivery).await });
     }
 
     /// Ends an attempt without an answer: `next` will not return it. Nothing happens if it has been returned already.
@@ -134,30 +125,18 @@ impl DeliveryPool {
         None
     }
 
-    fn spawn(
-        &mut self,
-        ticket: Ticket,
-        attempt: u32,
-        delivery: impl Future<Output = Attempt> + Send + 'static,
-    ) {
+    fn spawn(&mut self, ticket: Ticket, attempt: u32, delivery: impl Future<Output = Attempt> + Send + 'static) {
         let started = Instant::now();
         let task = self.tasks.spawn(async move {
             let result = delivery.await;
             (ticket, result, started.elapsed())
         });
-        let running = Running {
-            task,
-            attempt,
-            started,
-        };
+        let running = Running { task, attempt, started };
         self.running.insert(ticket, running);
     }
 
     /// None for an attempt that was aborted, even if it had just ended.
-    fn accept(
-        &mut self,
-        joined: Result<(Id, (Ticket, Attempt, Duration)), JoinError>,
-    ) -> Option<Ended> {
+    fn accept(&mut self, joined: Result<(Id, (Ticket, Attempt, Duration)), JoinError>) -> Option<Ended> {
         let (ticket, result, duration) = match joined {
             Ok((id, (ticket, result, duration))) => {
                 let running = self.running.get(&ticket)?;
@@ -167,21 +146,13 @@ impl DeliveryPool {
                 (ticket, result, duration)
             }
             Err(error) => {
-                let (ticket, running) = self
-                    .running
-                    .iter()
-                    .find(|(_, running)| running.task.id() == error.id())?;
+                let (ticket, running) = self.running.iter().find(|(_, running)| running.task.id() == error.id())?;
                 let failure = panicked(error.try_into_panic().ok()?.as_ref());
                 (*ticket, Err(failure), running.started.elapsed())
             }
         };
         let running = self.running.remove(&ticket)?;
-        Some(Ended {
-            ticket,
-            attempt: running.attempt,
-            result,
-            duration,
-        })
+        Some(Ended { ticket, attempt: running.attempt, result, duration })
     }
 }
 
@@ -191,10 +162,7 @@ fn panicked(panic: &(dyn Any + Send)) -> DeliveryFailure {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    DeliveryFailure {
-        class: FailureClass::Permanent,
-        error: format!("panic: {}", one_line(message)),
-    }
+    DeliveryFailure { class: FailureClass::Permanent, error: format!("panic: {}", one_line(message)) }
 }
 
 #[cfg(test)]
@@ -220,15 +188,9 @@ mod tests {
         Delivery {
             ticket: Ticket(ticket),
             attempt: 1,
-            coordinates: Coordinates {
-                partition: Partition(0),
-                offset: Offset(0),
-            },
+            coordinates: Coordinates { partition: Partition(0), offset: Offset(0) },
             event: Arc::new(OrderEvent {
-                identity: Identity {
-                    order_id: "1".into(),
-                    event_type: "ORDER_CREATED".into(),
-                },
+                identity: Identity { order_id: "1".into(), event_type: "ORDER_CREATED".into() },
                 order: Bytes::from_static(b"{}"),
                 occurred_at: None,
                 request_id: None,
@@ -239,9 +201,7 @@ mod tests {
     }
 
     async fn is_silent(pool: &mut DeliveryPool) -> bool {
-        timeout(Duration::from_millis(20), pool.next())
-            .await
-            .is_err()
+        timeout(Duration::from_millis(20), pool.next()).await.is_err()
     }
 
     #[tokio::test]

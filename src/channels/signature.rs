@@ -23,9 +23,7 @@ impl Signer {
     /// Takes the secret as receivers share it: `whsec_` and base64; the prefix may be absent.
     pub(super) fn new(secret: &Secret) -> Result<Self, MalformedSecret> {
         let text = secret.expose().trim();
-        let key = STANDARD
-            .decode(text.strip_prefix(PREFIX).unwrap_or(text))
-            .map_err(|_| MalformedSecret)?;
+        let key = STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)).map_err(|_| MalformedSecret)?;
         if key.is_empty() {
             return Err(MalformedSecret);
         }
@@ -59,11 +57,7 @@ mod tests {
         for prefix in ["whsec_", ""] {
             let secret = Secret::new(format!("{prefix}MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
             let signer = Signer::new(&secret).unwrap();
-            let signature = signer.sign(
-                "msg_p5jXN8AQM9LWM0D4loKWxJek",
-                1_614_265_330,
-                br#"{"test": 2432232314}"#,
-            );
+            let signature = signer.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
             assert_eq!(signature, expected);
         }
     }
@@ -71,11 +65,7 @@ mod tests {
     #[test]
     fn a_secret_that_is_not_base64_is_refused() {
         for secret in ["", "whsec_", "whsec_***", "hunter2"] {
-            assert_eq!(
-                Signer::new(&Secret::new(secret)).err(),
-                Some(MalformedSecret),
-                "{secret}"
-            );
+            assert_eq!(Signer::new(&Secret::new(secret)).err(), Some(MalformedSecret), "{secret}");
         }
     }
 }

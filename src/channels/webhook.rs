@@ -7,23 +7,20 @@
 mod tests;
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use reqwest::header::{
-    CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
-};
-use reqwest::{Client, Request, Response, StatusCode, Url, redirect};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use reqwest::{Client, Method, Request, Response, StatusCode, Url, redirect};
 
-use super::classification::{
-    Unanswered, classify_status, classify_unanswered, parse_http_date, parse_retry_after,
-};
+use super::classification::{Unanswered, classify_status, classify_unanswered, parse_http_date, parse_retry_after};
 use super::excerpt::{excerpt, one_line};
 use super::notification::{body, notification_id};
 use super::signature::Signer;
-use crate::config;
+use crate::config::{self, redacted_url};
 use crate::core::effect::Delivery;
 use crate::core::failure::{DeliveryFailure, FailureClass};
+use crate::preflight::Finding;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -63,24 +60,13 @@ pub enum InvalidWebhook {
 
 impl Webhook {
     pub fn new(settings: &config::Webhook, group: &str) -> Result<Self, InvalidWebhook> {
-        let url =
-            Url::parse(&settings.url).map_err(|error| InvalidWebhook::Url(error.to_string()))?;
+        let url = Url::parse(&settings.url).map_err(|error| InvalidWebhook::Url(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(InvalidWebhook::Url(format!(
-                "scheme {} is not supported",
-                url.scheme()
-            )));
+            return Err(InvalidWebhook::Url(format!("scheme {} is not supported", url.scheme())));
         }
         let signer = settings.secret.as_ref().map(Signer::new).transpose()?;
-        let client = client(&url, settings.timeout)
-            .map_err(|error| InvalidWebhook::Client(root_cause(&error)))?;
-        Ok(Self {
-            client,
-            url,
-            signer,
-            group: group.to_owned(),
-            timeout: settings.timeout,
-        })
+        let client = client(&url, settings.timeout).map_err(|error| InvalidWebhook::Client(root_cause(&error)))?;
+        Ok(Self { client, url, signer, group: group.to_owned(), timeout: settings.timeout })
     }
 
     /// One attempt; ends within the configured timeout and the time to read an error's body.
@@ -88,27 +74,34 @@ impl Webhook {
     /// Dropping the future closes the connection: the request may or may not have had its effect.
     pub async fn deliver(&self, delivery: &Delivery) -> Result<(), DeliveryFailure> {
         let request = self.request(delivery)?;
-        let response = self
-            .client
-            .execute(request)
-            .await
-            .map_err(|error| self.unanswered(&error))?;
+        let response = self.client.execute(request).await.map_err(|error| self.unanswered(&error))?;
         let status = response.status();
         let class = classify_status(status.as_u16(), retry_after(response.headers()));
         let body = read_body(response).await;
-        class.map_err(|class| DeliveryFailure {
-            class,
-            error: describe(status, &body),
-        })
+        class.map_err(|class| DeliveryFailure { class, error: describe(status, &body) })
+    }
+
+    /// Asks the gateway for its options: an answer of any status shows that it is there, and notifies nobody.
+    pub async fn inspect(&self) -> Finding {
+        let started = Instant::now();
+        let shown = redacted_url(self.url.as_str());
+        match self.client.request(Method::OPTIONS, self.url.clone()).send().await {
+            Ok(answer) => {
+                let (status, took) = (answer.status().as_u16(), started.elapsed().as_millis());
+                Finding::ok("channel", format!("webhook {shown} answers ({status} to OPTIONS in {took} ms)"))
+            }
+            Err(error) => Finding::warning(
+                "channel",
+                format!("webhook {shown} does not answer: {}", self.unanswered(&error).error),
+                vec!["herald run starts all the same: it waits for the gateway and spends no attempt".to_owned()],
+            ),
+        }
     }
 
     fn request(&self, delivery: &Delivery) -> Result<Request, DeliveryFailure> {
         let id = notification_id(&self.group, &delivery.event.identity).to_string();
         let body = body(&id, &delivery.event).map_err(|error| unsendable(&error))?;
-        let mut request = self
-            .client
-            .post(self.url.clone())
-            .header(IDEMPOTENCY_KEY, &id);
+        let mut request = self.client.post(self.url.clone()).header(IDEMPOTENCY_KEY, &id);
         if let Some(signer) = &self.signer {
             let timestamp = Utc::now().timestamp();
             request = request
@@ -119,10 +112,7 @@ impl Webhook {
         if let Some(traceparent) = traceparent(delivery) {
             request = request.header(TRACEPARENT, traceparent);
         }
-        request
-            .body(body)
-            .build()
-            .map_err(|error| unsendable(&error))
+        request.body(body).build().map_err(|error| unsendable(&error))
     }
 
     fn unanswered(&self, error: &reqwest::Error) -> DeliveryFailure {
@@ -130,21 +120,12 @@ impl Webhook {
         let error = match unanswered {
             Unanswered::Unsendable => return unsendable(error),
             Unanswered::NotConnected => format!("webhook: cannot connect: {}", root_cause(error)),
-            Unanswered::TimedOut => format!(
-                "webhook: no answer within {}",
-                humantime::format_duration(self.timeout)
-            ),
+            Unanswered::TimedOut => format!("webhook: no answer within {}", humantime::format_duration(self.timeout)),
             Unanswered::Broken => {
-                format!(
-                    "webhook: connection lost before the answer: {}",
-                    root_cause(error)
-                )
+                format!("webhook: connection lost before the answer: {}", root_cause(error))
             }
         };
-        DeliveryFailure {
-            class: classify_unanswered(unanswered),
-            error,
-        }
+        DeliveryFailure { class: classify_unanswered(unanswered), error }
     }
 }
 
@@ -185,10 +166,7 @@ fn kind_of(error: &reqwest::Error) -> Unanswered {
 fn unsendable(error: &dyn Error) -> DeliveryFailure {
     DeliveryFailure {
         class: FailureClass::Permanent,
-        error: format!(
-            "webhook: cannot be written as a request: {}",
-            root_cause(error)
-        ),
+        error: format!("webhook: cannot be written as a request: {}", root_cause(error)),
     }
 }
 
@@ -199,14 +177,8 @@ fn traceparent(delivery: &Delivery) -> Option<HeaderValue> {
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value: &HeaderValue| value.to_str().ok())
-    };
-    let now: DateTime<Utc> = text(DATE)
-        .and_then(parse_http_date)
-        .unwrap_or_else(Utc::now);
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let now: DateTime<Utc> = text(DATE).and_then(parse_http_date).unwrap_or_else(Utc::now);
     parse_retry_after(text(RETRY_AFTER)?, now)
 }
 

@@ -1,14 +1,18 @@
 //! The command line: one file per subcommand.
 
 mod arguments;
+mod check;
 mod config;
 mod demo;
 mod failure;
+mod migrate;
 pub mod output;
+mod run;
 
 pub use arguments::ConfigArguments;
 pub use failure::Failure;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// A Kafka notification worker that loses nothing and repeats nothing.
@@ -23,6 +27,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the worker
+    Run,
+    /// Look at brokers, topics, database and channel: what is wrong and how to mend it
+    Check(check::Arguments),
+    /// Apply database migrations
+    Migrate,
     /// Show, describe and document the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -33,10 +43,18 @@ impl Cli {
     /// Runs the subcommand to its end.
     pub fn execute(self) -> Result<(), Failure> {
         match self.command {
+            Command::Run => block_on(run::execute(self.config)),
+            Command::Check(arguments) => block_on(check::execute(&arguments, self.config)),
+            Command::Migrate => block_on(migrate::execute(self.config)),
             Command::Config(command) => config::execute(&command, self.config),
             Command::Demo(arguments) => demo::execute(&arguments),
         }
     }
+}
+
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("the async runtime cannot be started")?.block_on(command)
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl<'k> Reader<'k, '_> {
             let origin = self.origin(name.span().start);
             match value.get_ref() {
                 DeValue::Table(_) => {
-                    self.layer.unknown(&format!("[{area}]"), nearest(&format!("[{area}]"), areas), origin)
+                    self.layer.unknown(&format!("[{area}]"), nearest(&format!("[{area}]"), areas), origin);
                 }
                 _ => self.layer.unknown(area, nearest(area, keys), origin),
             }

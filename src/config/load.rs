@@ -77,7 +77,7 @@ fn flags<'k>(catalogue: &'k Catalogue, flags: &[Flag]) -> Layer<'k> {
                 layer.unknown(&flag.key, nearest(&flag.key, keys), origin);
             }
             Some((key, option)) => {
-                layer.assignments.push(Assignment { key, option, written: Written::Bare(flag.value.clone()), origin })
+                layer.assignments.push(Assignment { key, option, written: Written::Bare(flag.value.clone()), origin });
             }
         }
     }

@@ -63,10 +63,7 @@ pub struct Reason<T> {
 impl Health {
     /// A loop that has not turned for `turn_bound` is dead; until its first turn it has that long from here.
     pub fn new(turn_bound: Duration) -> Self {
-        let waiting = (
-            NotReady::Assignment,
-            "no answer of the group yet".to_owned(),
-        );
+        let waiting = (NotReady::Assignment, "no answer of the group yet".to_owned());
         Self {
             started: Instant::now(),
             turn_bound,
@@ -112,25 +109,13 @@ impl Health {
                 });
             }
         }
-        Liveness {
-            live: reasons.is_empty(),
-            reasons,
-        }
+        Liveness { live: reasons.is_empty(), reasons }
     }
 
     pub fn readiness(&self) -> Readiness {
-        let reasons: Vec<_> = self
-            .holding()
-            .iter()
-            .map(|(reason, detail)| Reason {
-                reason: *reason,
-                detail: detail.clone(),
-            })
-            .collect();
-        Readiness {
-            ready: reasons.is_empty(),
-            reasons,
-        }
+        let reasons: Vec<_> =
+            self.holding().iter().map(|(reason, detail)| Reason { reason: *reason, detail: detail.clone() }).collect();
+        Readiness { ready: reasons.is_empty(), reasons }
     }
 
     fn holding(&self) -> std::sync::MutexGuard<'_, BTreeMap<NotReady, String>> {

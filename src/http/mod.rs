@@ -37,10 +37,7 @@ pub enum BindError {
     #[error("http.address: {0} is in use; stop the other process or set another address")]
     InUse(SocketAddr),
     #[error("http.address: cannot listen on {address}: {error}")]
-    Other {
-        address: SocketAddr,
-        error: io::Error,
-    },
+    Other { address: SocketAddr, error: io::Error },
 }
 
 /// A listener that is bound and not served yet: a port in use is found before the worker starts.
@@ -58,11 +55,7 @@ struct Shown {
 }
 
 impl AdminServer {
-    pub async fn bind(
-        address: SocketAddr,
-        health: Arc<Health>,
-        registry: Registry,
-    ) -> Result<Self, BindError> {
+    pub async fn bind(address: SocketAddr, health: Arc<Health>, registry: Registry) -> Result<Self, BindError> {
         let bound = async {
             let listener = TcpListener::bind(address).await?;
             let address = listener.local_addr()?;
@@ -72,11 +65,7 @@ impl AdminServer {
             io::ErrorKind::AddrInUse => BindError::InUse(address),
             _ => BindError::Other { address, error },
         })?;
-        Ok(Self {
-            listener,
-            address,
-            shown: Shown { health, registry },
-        })
+        Ok(Self { listener, address, shown: Shown { health, registry } })
     }
 
     /// The bound address, with the port that was found where the configured one is 0.
@@ -134,15 +123,8 @@ async fn metrics(State(shown): State<Shown>) -> Response {
 }
 
 fn json(good: bool, body: &impl Serialize) -> Response {
-    let status = if good {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    let headers = [
-        (CONTENT_TYPE, "application/json"),
-        (CACHE_CONTROL, "no-store"),
-    ];
+    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     match serde_json::to_string(body) {
         Ok(text) => (status, headers, text + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -174,28 +156,18 @@ mod tests {
         let (topic, channel) = ("order_events", "log");
         Telemetry::new(&registry, Subject { topic, channel }).unwrap();
         let any_port = "127.0.0.1:0".parse().unwrap();
-        let server = AdminServer::bind(any_port, Arc::clone(&health), registry)
-            .await
-            .unwrap();
+        let server = AdminServer::bind(any_port, Arc::clone(&health), registry).await.unwrap();
         let address = server.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(server.serve(async {
             let _ = stopped.await;
         }));
-        Running {
-            health,
-            address,
-            stop,
-            serving,
-        }
+        Running { health, address, stop, serving }
     }
 
     async fn fetch(address: SocketAddr, path: &str) -> reqwest::Response {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .tls_certs_only([])
-            .build()
-            .unwrap();
+        let client = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
         let request = client.get(format!("http://{address}{path}"));
         request.send().await.unwrap()
     }
@@ -237,21 +209,14 @@ mod tests {
         let running = start(Duration::from_secs(10)).await;
         let (status, body) = fetch_json(running.address, "/readyz").await;
         let missing = json!([{"reason": "assignment", "detail": "no answer of the group yet"}]);
-        assert_eq!(
-            (status, body),
-            (503, json!({"ready": false, "reasons": missing}))
-        );
+        assert_eq!((status, body), (503, json!({"ready": false, "reasons": missing})));
 
         running.health.resolve(NotReady::Assignment);
         let (status, body) = fetch_json(running.address, "/readyz").await;
         assert_eq!((status, body), (200, json!({"ready": true, "reasons": []})));
 
-        running
-            .health
-            .hold(NotReady::Dlq, "authorization \"denied\"");
-        running
-            .health
-            .hold(NotReady::Postgres, "connection refused");
+        running.health.hold(NotReady::Dlq, "authorization \"denied\"");
+        running.health.hold(NotReady::Postgres, "connection refused");
         running.health.hold(NotReady::Postgres, "connection reset");
         let (status, body) = fetch_json(running.address, "/readyz").await;
         let missing = json!([
@@ -266,26 +231,12 @@ mod tests {
         let running = start(Duration::from_secs(10)).await;
         let response = fetch(running.address, "/metrics").await;
         assert_eq!(response.status(), 200);
-        assert_eq!(
-            response.headers()["content-type"],
-            "text/plain; version=0.0.4"
-        );
+        assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4");
         let text = response.text().await.unwrap();
-        assert!(
-            text.contains("# HELP herald_records_total Records that ended here, by outcome.\n")
-        );
-        assert!(
-            text.contains("herald_records_total{outcome=\"parked\",topic=\"order_events\"} 0\n")
-        );
+        assert!(text.contains("# HELP herald_records_total Records that ended here, by outcome.\n"));
+        assert!(text.contains("herald_records_total{outcome=\"parked\",topic=\"order_events\"} 0\n"));
         assert!(text.contains("\nprocess_resident_memory_bytes "));
-        assert!(
-            fetch(running.address, "/")
-                .await
-                .text()
-                .await
-                .unwrap()
-                .contains("/readyz")
-        );
+        assert!(fetch(running.address, "/").await.text().await.unwrap().contains("/readyz"));
         assert_eq!(fetch(running.address, "/nothing").await.status(), 404);
     }
 
@@ -303,9 +254,7 @@ mod tests {
     async fn a_stop_does_not_wait_for_a_client_that_does_not_read() {
         let running = start(Duration::from_secs(10)).await;
         let mut idle = TcpStream::connect(running.address).await.unwrap();
-        idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
-            .await
-            .unwrap();
+        idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut answer = [0; 12];
         idle.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200");

@@ -78,12 +78,7 @@ impl Assignments {
         self.unread.remove(&partition);
         self.last_session += 1;
         let session = Session(self.last_session);
-        let held = Held {
-            session,
-            next: start,
-            mode: Mode::Waiting,
-            paused: true,
-        };
+        let held = Held { session, next: start, mode: Mode::Waiting, paused: true };
         self.held.insert(partition, held);
         session
     }
@@ -101,9 +96,7 @@ impl Assignments {
     }
 
     pub(super) fn is_current(&self, partition: Partition, session: Session) -> bool {
-        self.held
-            .get(&partition)
-            .is_some_and(|held| held.session == session)
+        self.held.get(&partition).is_some_and(|held| held.session == session)
     }
 
     /// Whether Kafka waits for partitions.
@@ -112,9 +105,7 @@ impl Assignments {
     }
 
     pub(super) fn is_revoking(&self, partition: Partition) -> bool {
-        self.held
-            .get(&partition)
-            .is_some_and(|held| held.mode == Mode::Revoking)
+        self.held.get(&partition).is_some_and(|held| held.mode == Mode::Revoking)
     }
 
     /// The session that a polled message belongs to; `None` when it must not be delivered.
@@ -153,11 +144,8 @@ impl Assignments {
                 draining.push(*partition);
             }
         }
-        let revocation = self.revocation.get_or_insert_with(|| Revocation {
-            all: Vec::new(),
-            draining: BTreeSet::new(),
-            deadline,
-        });
+        let revocation =
+            self.revocation.get_or_insert_with(|| Revocation { all: Vec::new(), draining: BTreeSet::new(), deadline });
         revocation.all.extend(partitions);
         revocation.draining.extend(&draining);
         draining
@@ -187,13 +175,9 @@ impl Assignments {
     }
 
     /// The partitions of a revocation that is complete or overdue, with those that were not released.
-    pub(super) fn finish_revocation(
-        &mut self,
-        now: Instant,
-    ) -> Option<(Vec<Partition>, Vec<Partition>)> {
-        let revocation = self
-            .revocation
-            .take_if(|revocation| revocation.draining.is_empty() || revocation.deadline <= now)?;
+    pub(super) fn finish_revocation(&mut self, now: Instant) -> Option<(Vec<Partition>, Vec<Partition>)> {
+        let revocation =
+            self.revocation.take_if(|revocation| revocation.draining.is_empty() || revocation.deadline <= now)?;
         for partition in &revocation.all {
             self.held.remove(partition);
         }
@@ -220,9 +204,7 @@ impl Assignments {
     }
 
     fn current(&mut self, partition: Partition, session: Session) -> Option<&mut Held> {
-        self.held
-            .get_mut(&partition)
-            .filter(|held| held.session == session)
+        self.held.get_mut(&partition).filter(|held| held.session == session)
     }
 }
 
@@ -267,22 +249,9 @@ mod tests {
     #[test]
     fn a_message_is_delivered_once_and_gaps_are_no_fault() {
         let (mut assignments, session) = fetching(P, 5);
-        let delivered = [4, 5, 5, 9, 8, 10].map(|offset| {
-            assignments
-                .deliver(P, Offset(offset))
-                .map(|of| (of == session, offset))
-        });
-        assert_eq!(
-            delivered,
-            [
-                None,
-                Some((true, 5)),
-                None,
-                Some((true, 9)),
-                None,
-                Some((true, 10))
-            ]
-        );
+        let delivered =
+            [4, 5, 5, 9, 8, 10].map(|offset| assignments.deliver(P, Offset(offset)).map(|of| (of == session, offset)));
+        assert_eq!(delivered, [None, Some((true, 5)), None, Some((true, 9)), None, Some((true, 10))]);
     }
 
     #[test]
@@ -320,10 +289,7 @@ mod tests {
         let (mut assignments, _) = fetching(P, 0);
         let deadline = later();
         assignments.revoke(&[P], deadline);
-        assert_eq!(
-            assignments.finish_revocation(deadline),
-            Some((vec![P], vec![P]))
-        );
+        assert_eq!(assignments.finish_revocation(deadline), Some((vec![P], vec![P])));
     }
 
     #[test]
@@ -366,14 +332,8 @@ mod tests {
             assignments.set_hold(hold);
             assignments.pause_changes(blocked)
         };
-        let resume = PauseChanges {
-            resume: vec![P],
-            ..PauseChanges::default()
-        };
-        let pause = PauseChanges {
-            pause: vec![P],
-            ..PauseChanges::default()
-        };
+        let resume = PauseChanges { resume: vec![P], ..PauseChanges::default() };
+        let pause = PauseChanges { pause: vec![P], ..PauseChanges::default() };
         assert_eq!(changes(Hold::None, Blocked::No), resume);
         assert_eq!(changes(Hold::None, Blocked::No), PauseChanges::default());
         assert_eq!(changes(Hold::Worker, Blocked::No), pause);

@@ -33,36 +33,18 @@ const SET_ELSEWHERE: [(&str, &str); 9] = [
     ("group.instance.id", "set kafka.instance_id"),
     ("session.timeout.ms", "set kafka.session_timeout"),
     ("max.poll.interval.ms", "set kafka.max_poll_interval"),
-    (
-        "auto.offset.reset",
-        "set kafka.start_from and kafka.on_lost_offsets",
-    ),
-    (
-        "partition.assignment.strategy",
-        "releasing partitions one by one needs cooperative-sticky",
-    ),
+    ("auto.offset.reset", "set kafka.start_from and kafka.on_lost_offsets"),
+    ("partition.assignment.strategy", "releasing partitions one by one needs cooperative-sticky"),
 ];
 
 const PROMISED: [(&str, &str); 12] = [
-    (
-        "enable.auto.commit",
-        "only stored offsets may be committed, and librdkafka commits them",
-    ),
+    ("enable.auto.commit", "only stored offsets may be committed, and librdkafka commits them"),
     ("auto.commit.enable", "see enable.auto.commit"),
-    (
-        "enable.auto.offset.store",
-        "an offset is stored when its record has custody elsewhere",
-    ),
+    ("enable.auto.offset.store", "an offset is stored when its record has custody elsewhere"),
     ("offset.store.method", "offsets are kept by the group"),
-    (
-        "enable.partition.eof",
-        "the end of a partition is no event here",
-    ),
+    ("enable.partition.eof", "the end of a partition is no event here"),
     ("enable.idempotence", "dead letters are published once"),
-    (
-        "acks",
-        "a dead letter counts as published when all in-sync replicas have it",
-    ),
+    ("acks", "a dead letter counts as published when all in-sync replicas have it"),
     ("request.required.acks", "see acks"),
     ("message.timeout.ms", "an outage must show within seconds"),
     ("delivery.timeout.ms", "see message.timeout.ms"),
@@ -71,11 +53,7 @@ const PROMISED: [(&str, &str); 12] = [
 ];
 
 /// KIP-848 moved these to the broker; librdkafka refuses to start with them.
-const DECIDED_BY_BROKER: [&str; 3] = [
-    "heartbeat.interval.ms",
-    "group.protocol.type",
-    "session.timeout.ms",
-];
+const DECIDED_BY_BROKER: [&str; 3] = ["heartbeat.interval.ms", "group.protocol.type", "session.timeout.ms"];
 
 /// The consumer of the worker.
 pub(super) fn consumer_config(kafka: &Kafka) -> Result<ClientConfig, ClientError> {
@@ -164,26 +142,16 @@ fn common(config: &mut ClientConfig, kafka: &Kafka) -> Result<(), ClientError> {
 }
 
 fn refuse_contradiction(key: &str) -> Result<(), ClientError> {
-    let refused = SET_ELSEWHERE
-        .iter()
-        .chain(&PROMISED)
-        .find(|(name, _)| *name == key);
+    let refused = SET_ELSEWHERE.iter().chain(&PROMISED).find(|(name, _)| *name == key);
     match refused {
-        Some((_, reason)) => Err(ClientError::Refused {
-            key: key.to_owned(),
-            reason,
-        }),
+        Some((_, reason)) => Err(ClientError::Refused { key: key.to_owned(), reason }),
         None => Ok(()),
     }
 }
 
 fn classic_group(config: &mut ClientConfig, kafka: &Kafka) {
     set(config, "group.protocol", "classic");
-    set(
-        config,
-        "partition.assignment.strategy",
-        "cooperative-sticky",
-    );
+    set(config, "partition.assignment.strategy", "cooperative-sticky");
     set_millis(config, "session.timeout.ms", kafka.session_timeout);
     if !kafka.options.contains_key("heartbeat.interval.ms") {
         let heartbeat = (kafka.session_timeout / 3).min(Duration::from_secs(3));
@@ -235,10 +203,7 @@ pub(super) mod tests {
     }
 
     fn with_option(key: &str, value: &str) -> Kafka {
-        Kafka {
-            options: BTreeMap::from([(key.to_owned(), value.to_owned())]),
-            ..kafka()
-        }
+        Kafka { options: BTreeMap::from([(key.to_owned(), value.to_owned())]), ..kafka() }
     }
 
     #[test]
@@ -246,12 +211,9 @@ pub(super) mod tests {
         let keys = SET_ELSEWHERE.iter().chain(&PROMISED).map(|(key, _)| *key);
         for key in keys {
             let kafka = with_option(key, "true");
-            for result in [
-                consumer_config(&kafka),
-                producer_config(&kafka),
-                reader_config(&kafka),
-                admin_config(&kafka),
-            ] {
+            for result in
+                [consumer_config(&kafka), producer_config(&kafka), reader_config(&kafka), admin_config(&kafka)]
+            {
                 let error = result.expect_err(key).to_string();
                 assert!(error.contains(&format!("kafka.options.{key} ")), "{error}");
             }
@@ -261,33 +223,21 @@ pub(super) mod tests {
     #[test]
     fn an_option_without_a_meaning_here_reaches_every_client() {
         let kafka = with_option("security.protocol", "ssl");
-        for config in [
-            consumer_config(&kafka),
-            producer_config(&kafka),
-            reader_config(&kafka),
-            admin_config(&kafka),
-        ] {
-            assert_eq!(
-                config.expect("config").get("security.protocol"),
-                Some("ssl")
-            );
+        for config in [consumer_config(&kafka), producer_config(&kafka), reader_config(&kafka), admin_config(&kafka)] {
+            assert_eq!(config.expect("config").get("security.protocol"), Some("ssl"));
         }
     }
 
     #[test]
     fn an_option_overrides_a_default() {
-        let config =
-            consumer_config(&with_option("isolation.level", "read_uncommitted")).expect("config");
+        let config = consumer_config(&with_option("isolation.level", "read_uncommitted")).expect("config");
         assert_eq!(config.get("isolation.level"), Some("read_uncommitted"));
     }
 
     #[test]
     fn librdkafka_accepts_every_configuration() {
-        let consumer = Kafka {
-            group_protocol: GroupProtocol::Consumer,
-            instance_id: Some("worker-1".into()),
-            ..kafka()
-        };
+        let consumer =
+            Kafka { group_protocol: GroupProtocol::Consumer, instance_id: Some("worker-1".into()), ..kafka() };
         for config in [
             consumer_config(&kafka()),
             consumer_config(&consumer),
@@ -296,25 +246,15 @@ pub(super) mod tests {
             reader_config(&consumer),
             admin_config(&kafka()),
         ] {
-            config
-                .expect("config")
-                .create_native_config()
-                .expect("accepted");
+            config.expect("config").create_native_config().expect("accepted");
         }
     }
 
     #[test]
     fn the_consumer_protocol_drops_what_the_broker_decides() {
-        let kafka = Kafka {
-            group_protocol: GroupProtocol::Consumer,
-            ..kafka()
-        };
+        let kafka = Kafka { group_protocol: GroupProtocol::Consumer, ..kafka() };
         let config = consumer_config(&kafka).expect("config");
-        for key in [
-            "session.timeout.ms",
-            "heartbeat.interval.ms",
-            "partition.assignment.strategy",
-        ] {
+        for key in ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"] {
             assert_eq!(config.get(key), None, "{key}");
         }
         assert_eq!(config.get("group.protocol"), Some("consumer"));

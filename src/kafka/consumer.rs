@@ -34,7 +34,10 @@ pub enum ConsumerEvent {
         records: Vec<Record>,
     },
     /// Retention removed records before they were read. Comes before the `Assigned` that begins behind the gap.
-    OffsetsLost { partition: Partition, count: u64 },
+    OffsetsLost {
+        partition: Partition,
+        count: u64,
+    },
     Committed {
         result: Result<Vec<(Partition, Offset)>, String>,
     },
@@ -111,11 +114,7 @@ pub enum ConsumerError {
         "{count} records of partition {partition} were removed by retention before they were read; the first left is at {low} \
          (set kafka.on_lost_offsets = \"earliest\" to go on there)"
     )]
-    OffsetsLost {
-        partition: Partition,
-        low: Offset,
-        count: u64,
-    },
+    OffsetsLost { partition: Partition, low: Offset, count: u64 },
     #[error("topic {0} does not exist")]
     TopicGone(String),
     #[error("kafka refuses access: {0}")]
@@ -142,18 +141,13 @@ pub struct ConsumerHealth {
 
 impl Consumer {
     /// Joins the group. Must be called inside a tokio runtime's lifetime, not necessarily on one of its threads.
-    pub fn start(
-        settings: &Settings,
-    ) -> Result<(Self, mpsc::Receiver<ConsumerEvent>), ConsumerError> {
+    pub fn start(settings: &Settings) -> Result<(Self, mpsc::Receiver<ConsumerEvent>), ConsumerError> {
         let (command_sender, commands) = mpsc::channel(COMMANDS);
         let (events, event_receiver) = mpsc::channel(EVENTS);
         let (end, ended) = oneshot::channel();
         let health = Arc::new(ConsumerHealth::new());
         let poller = Poller::new(settings, commands, events, Arc::clone(&health))?;
-        let guard = EndGuard {
-            health: Arc::clone(&health),
-            _end: end,
-        };
+        let guard = EndGuard { health: Arc::clone(&health), _end: end };
         std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
             .spawn(move || {
@@ -161,11 +155,7 @@ impl Consumer {
                 poller.run();
             })
             .map_err(|error| ConsumerError::Thread(error.to_string()))?;
-        let consumer = Self {
-            commands: command_sender,
-            health,
-            ended,
-        };
+        let consumer = Self { commands: command_sender, health, ended };
         Ok((consumer, event_receiver))
     }
 
@@ -193,11 +183,7 @@ impl Consumer {
 
 impl ConsumerHealth {
     fn new() -> Self {
-        Self {
-            started: Instant::now(),
-            last_poll_millis: AtomicU64::new(0),
-            running: AtomicBool::new(true),
-        }
+        Self { started: Instant::now(), last_poll_millis: AtomicU64::new(0), running: AtomicBool::new(true) }
     }
 
     pub(super) fn polled(&self) {

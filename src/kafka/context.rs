@@ -23,10 +23,7 @@ pub(super) enum Notice {
     Revoked(Vec<Partition>),
     Lost(Vec<Partition>),
     Committed(Result<Vec<(Partition, Offset)>, String>),
-    Error {
-        code: Option<RDKafkaErrorCode>,
-        reason: String,
-    },
+    Error { code: Option<RDKafkaErrorCode>, reason: String },
 }
 
 #[derive(Debug, Default)]
@@ -65,20 +62,12 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.record(Notice::Error {
-            code: error.rdkafka_error_code(),
-            reason: reason.to_owned(),
-        });
+        self.record(Notice::Error { code: error.rdkafka_error_code(), reason: reason.to_owned() });
     }
 }
 
 impl ConsumerContext for Context {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        event: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         if self.closing.load(Ordering::Acquire) {
             // librdkafka takes any answer of a closing consumer as the unassignment of everything.
             if let Err(error) = consumer.incremental_unassign(list) {
@@ -101,21 +90,16 @@ impl ConsumerContext for Context {
         ) {
             return;
         }
-        self.record(Notice::Committed(
-            result
-                .and_then(|()| committed(offsets))
-                .map_err(|error| error.to_string()),
-        ));
+        self.record(Notice::Committed(result.and_then(|()| committed(offsets)).map_err(|error| error.to_string())));
     }
 }
 
 /// librdkafka's log lines: problems that matter also arrive as errors, so here they are for the curious.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg
-        | RDKafkaLogLevel::Alert
-        | RDKafkaLogLevel::Critical
-        | RDKafkaLogLevel::Error => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::warn!(target: "librdkafka", facility, "{message}");
+        }
         RDKafkaLogLevel::Warning if facility != "CONFWARN" => {
             tracing::info!(target: "librdkafka", facility, "{message}");
         }
@@ -125,16 +109,10 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 
 /// A partition list of our topic in plain types.
 pub(super) fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
-    list.elements()
-        .iter()
-        .map(|element| Partition(element.partition()))
-        .collect()
+    list.elements().iter().map(|element| Partition(element.partition())).collect()
 }
 
-pub(super) fn list(
-    topic: &str,
-    partitions: impl IntoIterator<Item = Partition>,
-) -> TopicPartitionList {
+pub(super) fn list(topic: &str, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for partition in partitions {
         list.add_partition(topic, partition.0);
@@ -142,10 +120,7 @@ pub(super) fn list(
     list
 }
 
-pub(super) fn list_at(
-    topic: &str,
-    offsets: &BTreeMap<Partition, Offset>,
-) -> KafkaResult<TopicPartitionList> {
+pub(super) fn list_at(topic: &str, offsets: &BTreeMap<Partition, Offset>) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for (partition, offset) in offsets {
         list.add_partition_offset(topic, partition.0, NativeOffset::Offset(offset.0))?;
@@ -178,14 +153,10 @@ pub(super) fn error_class(code: Option<RDKafkaErrorCode>) -> &'static str {
             | Code::RequestTimedOut,
         ) => "transport",
         Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL) => "authentication",
-        Some(
-            Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::ClusterAuthorizationFailed,
-        ) => "authorization",
-        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
-            "unknown_topic"
+        Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+            "authorization"
         }
+        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => "unknown_topic",
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => "out_of_range",
         Some(Code::PollExceeded) => "max_poll_exceeded",
         Some(
@@ -234,10 +205,7 @@ mod tests {
     fn errors_do_not_pile_up_and_push_nothing_else_out() {
         let context = Context::default();
         for _ in 0..1_000 {
-            context.error(
-                KafkaError::Global(RDKafkaErrorCode::Resolve),
-                "no such host",
-            );
+            context.error(KafkaError::Global(RDKafkaErrorCode::Resolve), "no such host");
         }
         context.record(Notice::Revoked(vec![Partition(1)]));
         let notices = context.take();

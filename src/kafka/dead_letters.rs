@@ -79,16 +79,10 @@ pub(super) async fn probe(settings: &Settings, limit: usize) -> Result<(), Strin
     let line = Line::create(&config).map_err(|error| error.to_string())?;
     let value = vec![b'0'; limit.saturating_add(1)];
     let topic = settings.dead_letters.topic.as_str();
-    let content = Content {
-        key: None,
-        value: Some(&value),
-        headers: &[],
-    };
+    let content = Content { key: None, value: Some(&value), headers: &[] };
     match Arc::new(line).send(topic, Partition(0), &content).await {
         Ok(()) => Err("a record above its max.message.bytes was accepted".to_owned()),
-        Err(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge) => {
-            Ok(())
-        }
+        Err(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -147,16 +141,9 @@ impl DeadLetterProducer {
         if extent != Extent::Whole {
             headers.push(letter_headers::pointer());
         }
-        let content = Content {
-            key: key.as_deref(),
-            value: value.as_deref(),
-            headers: &headers,
-        };
+        let content = Content { key: key.as_deref(), value: value.as_deref(), headers: &headers };
         let line = self.line();
-        match line
-            .send(&self.topic, record.coordinates.partition, &content)
-            .await
-        {
+        match line.send(&self.topic, record.coordinates.partition, &content).await {
             Ok(()) => Ok(()),
             Err(code) => Err(self.failed(&line, code).await),
         }
@@ -169,9 +156,7 @@ impl DeadLetterProducer {
             return PublishError::Fatal(format!("{code}: {reason}"));
         }
         match code {
-            Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => {
-                PublishError::TooLarge(code.to_string())
-            }
+            Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => PublishError::TooLarge(code.to_string()),
             _ => {
                 line.forget_topic();
                 PublishError::Unavailable(code.to_string())
@@ -204,21 +189,11 @@ impl Line {
     }
 
     fn create(config: &ClientConfig) -> Result<Self, ClientError> {
-        let producer = config
-            .create_with_context(Reports)
-            .map_err(client::creation_error)?;
-        Ok(Self {
-            producer,
-            known: Mutex::new(None),
-        })
+        let producer = config.create_with_context(Reports).map_err(client::creation_error)?;
+        Ok(Self { producer, known: Mutex::new(None) })
     }
 
-    async fn send(
-        self: &Arc<Self>,
-        topic: &str,
-        source: Partition,
-        content: &Content<'_>,
-    ) -> Report {
+    async fn send(self: &Arc<Self>, topic: &str, source: Partition, content: &Content<'_>) -> Report {
         let partitions = self.partitions(topic).await?;
         let topic = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
         let outgoing = Outgoing {
@@ -248,9 +223,7 @@ impl Line {
         }
         let line = Arc::clone(self);
         let topic = topic.to_owned();
-        tokio::task::spawn_blocking(move || line.read_partitions(&topic))
-            .await
-            .map_err(|_| RDKafkaErrorCode::Fail)?
+        tokio::task::spawn_blocking(move || line.read_partitions(&topic)).await.map_err(|_| RDKafkaErrorCode::Fail)?
     }
 
     /// Blocks. Also makes librdkafka look at the topic again when it was recreated.
@@ -269,10 +242,8 @@ impl Line {
         if partitions == 0 {
             return Err(RDKafkaErrorCode::UnknownTopic);
         }
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Known {
-            partitions,
-            until: Instant::now() + TOPIC_AGE,
-        });
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Known { partitions, until: Instant::now() + TOPIC_AGE });
         Ok(partitions)
     }
 

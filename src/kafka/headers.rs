@@ -51,17 +51,12 @@ pub(super) fn read<'a>(message: &'a BorrowedMessage<'_>) -> Vec<RawHeader<'a>> {
 
 /// # Safety
 /// `native` must be a header list that lives for `'a` and is not changed meanwhile.
-unsafe fn read_one<'a>(
-    native: *const sys::rd_kafka_headers_t,
-    index: usize,
-) -> Option<RawHeader<'a>> {
+unsafe fn read_one<'a>(native: *const sys::rd_kafka_headers_t, index: usize) -> Option<RawHeader<'a>> {
     let mut name: *const c_char = ptr::null();
     let mut value: *const c_void = ptr::null();
     let mut size: usize = 0;
     // SAFETY: the list is alive, the three pointers are to locals; an index past the end is answered by an error.
-    let result = unsafe {
-        sys::rd_kafka_header_get_all(native, index, &raw mut name, &raw mut value, &raw mut size)
-    };
+    let result = unsafe { sys::rd_kafka_header_get_all(native, index, &raw mut name, &raw mut value, &raw mut size) };
     if result != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
         return None;
     }
@@ -90,9 +85,8 @@ where
     C: ProducerContext<NoCustomPartitioner> + 'static,
 {
     use sys::rd_kafka_vtype_t::{
-        RD_KAFKA_VTYPE_END, RD_KAFKA_VTYPE_HEADERS, RD_KAFKA_VTYPE_KEY, RD_KAFKA_VTYPE_MSGFLAGS,
-        RD_KAFKA_VTYPE_OPAQUE, RD_KAFKA_VTYPE_PARTITION, RD_KAFKA_VTYPE_TOPIC,
-        RD_KAFKA_VTYPE_VALUE,
+        RD_KAFKA_VTYPE_END, RD_KAFKA_VTYPE_HEADERS, RD_KAFKA_VTYPE_KEY, RD_KAFKA_VTYPE_MSGFLAGS, RD_KAFKA_VTYPE_OPAQUE,
+        RD_KAFKA_VTYPE_PARTITION, RD_KAFKA_VTYPE_TOPIC, RD_KAFKA_VTYPE_VALUE,
     };
     let headers = HeaderList::new(record.headers)?;
     let (key, key_size) = parts(record.key);
@@ -134,9 +128,7 @@ where
 
 /// A null pointer is an absent key or value; an empty slice is not null, so it stays an empty one.
 fn parts(bytes: Option<&[u8]>) -> (*mut c_void, usize) {
-    bytes.map_or((ptr::null_mut(), 0), |bytes| {
-        (bytes.as_ptr().cast_mut().cast(), bytes.len())
-    })
+    bytes.map_or((ptr::null_mut(), 0), |bytes| (bytes.as_ptr().cast_mut().cast(), bytes.len()))
 }
 
 struct HeaderList(*mut sys::rd_kafka_headers_t);
@@ -197,10 +189,7 @@ mod tests {
     }
 
     fn header(name: &'static [u8], value: Option<&'static [u8]>) -> Header {
-        Header {
-            name: Bytes::from_static(name),
-            value: value.map(Bytes::from_static),
-        }
+        Header { name: Bytes::from_static(name), value: value.map(Bytes::from_static) }
     }
 
     #[test]
@@ -219,9 +208,6 @@ mod tests {
 
     #[test]
     fn a_name_that_holds_nul_is_read_up_to_it() {
-        assert_eq!(
-            round_trip(&[header(b"a\0b", Some(b"v"))]),
-            [header(b"a", Some(b"v"))]
-        );
+        assert_eq!(round_trip(&[header(b"a\0b", Some(b"v"))]), [header(b"a", Some(b"v"))]);
     }
 }

@@ -36,11 +36,7 @@ impl LagSample {
     /// Offsets between the commit and the end: an upper bound of the records, since offsets may have gaps.
     pub fn records(&self) -> u64 {
         let from = self.committed.unwrap_or(self.low).max(self.low);
-        if from < self.end {
-            from.0.abs_diff(self.end.0)
-        } else {
-            0
-        }
+        if from < self.end { from.0.abs_diff(self.end.0) } else { 0 }
     }
 }
 
@@ -70,11 +66,7 @@ pub struct LagReader {
 
 enum Question {
     Sample(oneshot::Sender<Result<Vec<LagSample>, LagError>>),
-    Committed {
-        topic: String,
-        partition: Partition,
-        answer: oneshot::Sender<Result<CommittedOffset, LagError>>,
-    },
+    Committed { topic: String, partition: Partition, answer: oneshot::Sender<Result<CommittedOffset, LagError>> },
 }
 
 impl LagReader {
@@ -82,10 +74,7 @@ impl LagReader {
         let consumer = client::reader_config(&settings.kafka)?
             .create_with_context(Context::default())
             .map_err(client::creation_error)?;
-        let reader = Reader {
-            consumer,
-            topic: settings.kafka.topic.clone(),
-        };
+        let reader = Reader { consumer, topic: settings.kafka.topic.clone() };
         let (questions, receiver) = channel();
         std::thread::Builder::new()
             .name("kafka-lag".to_owned())
@@ -101,25 +90,13 @@ impl LagReader {
     }
 
     /// For a claim that another copy holds: is the holder's offset below what our group committed?
-    pub async fn committed_offset(
-        &self,
-        topic: &str,
-        partition: Partition,
-    ) -> Result<CommittedOffset, LagError> {
+    pub async fn committed_offset(&self, topic: &str, partition: Partition) -> Result<CommittedOffset, LagError> {
         let (sender, answer) = oneshot::channel();
-        let question = Question::Committed {
-            topic: topic.to_owned(),
-            partition,
-            answer: sender,
-        };
+        let question = Question::Committed { topic: topic.to_owned(), partition, answer: sender };
         self.ask(question, answer).await
     }
 
-    async fn ask<T>(
-        &self,
-        question: Question,
-        answer: oneshot::Receiver<Result<T, LagError>>,
-    ) -> Result<T, LagError> {
+    async fn ask<T>(&self, question: Question, answer: oneshot::Receiver<Result<T, LagError>>) -> Result<T, LagError> {
         self.questions.send(question).map_err(|_| LagError::Ended)?;
         answer.await.map_err(|_| LagError::Ended)?
     }
@@ -136,11 +113,9 @@ impl Reader {
             // A dropped receiver does not want its answer any more.
             match question {
                 Question::Sample(answer) => drop(answer.send(self.sample())),
-                Question::Committed {
-                    topic,
-                    partition,
-                    answer,
-                } => drop(answer.send(self.committed(&topic, partition))),
+                Question::Committed { topic, partition, answer } => {
+                    drop(answer.send(self.committed(&topic, partition)));
+                }
             }
             self.serve_events();
         }
@@ -157,11 +132,9 @@ impl Reader {
             Some(count) => (0..count).map(Partition).collect::<Vec<_>>(),
             None => return Ok(Vec::new()),
         };
-        let committed =
-            offsets::committed(&self.consumer, &self.topic, &partitions, BROKER_TIMEOUT)
-                .map_err(LagError::Unavailable)?;
-        let (marks, error) =
-            offsets::watermarks(&self.consumer, &self.topic, &partitions, BROKER_TIMEOUT);
+        let committed = offsets::committed(&self.consumer, &self.topic, &partitions, BROKER_TIMEOUT)
+            .map_err(LagError::Unavailable)?;
+        let (marks, error) = offsets::watermarks(&self.consumer, &self.topic, &partitions, BROKER_TIMEOUT);
         if let (true, Some(error)) = (marks.is_empty(), error) {
             return Err(LagError::Unavailable(error));
         }
@@ -182,8 +155,8 @@ impl Reader {
                 return Ok(CommittedOffset::Gone);
             }
         }
-        let committed = offsets::committed(&self.consumer, topic, &[partition], BROKER_TIMEOUT)
-            .map_err(LagError::Unavailable)?;
+        let committed =
+            offsets::committed(&self.consumer, topic, &[partition], BROKER_TIMEOUT).map_err(LagError::Unavailable)?;
         Ok(match committed.get(&partition).copied().flatten() {
             Some(offset) => CommittedOffset::At(offset),
             None => CommittedOffset::Nothing,
@@ -206,9 +179,7 @@ impl Reader {
         };
         match found.error().map(RDKafkaErrorCode::from) {
             None => Ok(i32::try_from(found.partitions().len()).ok()),
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                Ok(None)
-            }
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
             Some(error) => Err(LagError::Unavailable(error.to_string())),
         }
     }
@@ -283,28 +254,15 @@ mod tests {
     const P: Partition = Partition(0);
 
     fn sample(committed: impl Into<Option<i64>>, end: i64) -> LagSample {
-        LagSample {
-            partition: P,
-            committed: committed.into().map(Offset),
-            end: Offset(end),
-            low: Offset(0),
-        }
+        LagSample { partition: P, committed: committed.into().map(Offset), end: Offset(end), low: Offset(0) }
     }
 
     #[test]
     fn the_lag_in_records_counts_from_what_can_still_be_read() {
-        let cases = [
-            (Some(10), 10, 0, 0),
-            (Some(4), 10, 0, 6),
-            (None, 10, 3, 7),
-            (Some(4), 10, 8, 2),
-            (Some(12), 10, 0, 0),
-        ];
+        let cases =
+            [(Some(10), 10, 0, 0), (Some(4), 10, 0, 6), (None, 10, 3, 7), (Some(4), 10, 8, 2), (Some(12), 10, 0, 0)];
         for (committed, end, low, expected) in cases {
-            let sample = LagSample {
-                low: Offset(low),
-                ..sample(committed, end)
-            };
+            let sample = LagSample { low: Offset(low), ..sample(committed, end) };
             assert_eq!(sample.records(), expected, "{sample:?}");
         }
     }

@@ -108,10 +108,7 @@ pub(super) fn pointer() -> Header {
 }
 
 fn header(name: &'static str, value: impl Into<String>) -> Header {
-    Header {
-        name: Bytes::from_static(name.as_bytes()),
-        value: Some(Bytes::from(value.into())),
-    }
+    Header { name: Bytes::from_static(name.as_bytes()), value: Some(Bytes::from(value.into())) }
 }
 
 /// The beginning of a text: the root cause stands first.
@@ -121,10 +118,8 @@ fn bounded(text: &str, max: usize) -> String {
 }
 
 fn rfc3339(timestamp: Timestamp) -> String {
-    DateTime::<Utc>::from_timestamp_millis(timestamp.0).map_or_else(
-        || timestamp.0.to_string(),
-        |time| time.to_rfc3339_opts(SecondsFormat::Millis, true),
-    )
+    DateTime::<Utc>::from_timestamp_millis(timestamp.0)
+        .map_or_else(|| timestamp.0.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 #[cfg(test)]
@@ -136,10 +131,7 @@ pub(super) mod tests {
     use crate::core::record::{Coordinates, Offset, Partition, Record};
 
     fn original(name: &'static [u8], value: Option<&'static [u8]>) -> Header {
-        Header {
-            name: Bytes::from_static(name),
-            value: value.map(Bytes::from_static),
-        }
+        Header { name: Bytes::from_static(name), value: value.map(Bytes::from_static) }
     }
 
     pub(in crate::kafka) fn letter(headers: Vec<Header>) -> Letter {
@@ -147,10 +139,7 @@ pub(super) mod tests {
             id: 48_213,
             topic: Arc::from("order_events"),
             record: Record {
-                coordinates: Coordinates {
-                    partition: Partition(3),
-                    offset: Offset(1_204_993),
-                },
+                coordinates: Coordinates { partition: Partition(3), offset: Offset(1_204_993) },
                 timestamp: Some(Timestamp(1_795_399_449_120)),
                 key: Some(Bytes::from_static(b"90412")),
                 value: Some(Bytes::from_static(b"{}")),
@@ -240,10 +229,8 @@ pub(super) mod tests {
         worst.replays = u32::MAX;
         let mut all = headers(&worst, &"g".repeat(40_000));
         all.push(pointer());
-        let size: usize = all
-            .iter()
-            .map(|header| header.name.len() + header.value.as_ref().map_or(0, Bytes::len))
-            .sum();
+        let size: usize =
+            all.iter().map(|header| header.name.len() + header.value.as_ref().map_or(0, Bytes::len)).sum();
         assert!(size <= 4_096, "{size}");
         assert_eq!(all.len(), OURS.len());
     }

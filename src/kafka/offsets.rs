@@ -38,10 +38,7 @@ pub(super) fn decide(committed: Option<Offset>, marks: Watermarks, from: StartFr
         });
     };
     if committed < marks.low {
-        return Start::Lost {
-            at: marks.low,
-            count: committed.0.abs_diff(marks.low.0),
-        };
+        return Start::Lost { at: marks.low, count: committed.0.abs_diff(marks.low.0) };
     }
     if committed > marks.high {
         return Start::Rewound(marks.low);
@@ -127,12 +124,8 @@ fn ends<C: ConsumerContext>(
     timeout: Duration,
 ) -> Result<BTreeMap<Partition, Offset>, String> {
     let mut asked: TopicPartitionList = list(topic, partitions.iter().copied());
-    asked
-        .set_all_offsets(end)
-        .map_err(|error| error.to_string())?;
-    let answered = consumer
-        .offsets_for_times(asked, timeout)
-        .map_err(|error| error.to_string())?;
+    asked.set_all_offsets(end).map_err(|error| error.to_string())?;
+    let answered = consumer.offsets_for_times(asked, timeout).map_err(|error| error.to_string())?;
     let mut ends = BTreeMap::new();
     for element in answered.elements() {
         if let (Ok(()), NativeOffset::Offset(offset)) = (element.error(), element.offset()) {
@@ -148,39 +141,17 @@ mod tests {
 
     #[test]
     fn a_start_is_the_committed_offset_unless_it_is_not_there() {
-        let marks = Watermarks {
-            low: Offset(100),
-            high: Offset(200),
-        };
+        let marks = Watermarks { low: Offset(100), high: Offset(200) };
         let cases = [
             (None, StartFrom::Earliest, Start::At(Offset(100))),
             (None, StartFrom::Latest, Start::At(Offset(200))),
             (Some(Offset(100)), StartFrom::Latest, Start::At(Offset(100))),
-            (
-                Some(Offset(200)),
-                StartFrom::Earliest,
-                Start::At(Offset(200)),
-            ),
-            (
-                Some(Offset(40)),
-                StartFrom::Latest,
-                Start::Lost {
-                    at: Offset(100),
-                    count: 60,
-                },
-            ),
-            (
-                Some(Offset(201)),
-                StartFrom::Latest,
-                Start::Rewound(Offset(100)),
-            ),
+            (Some(Offset(200)), StartFrom::Earliest, Start::At(Offset(200))),
+            (Some(Offset(40)), StartFrom::Latest, Start::Lost { at: Offset(100), count: 60 }),
+            (Some(Offset(201)), StartFrom::Latest, Start::Rewound(Offset(100))),
         ];
         for (committed, from, expected) in cases {
-            assert_eq!(
-                decide(committed, marks, from),
-                expected,
-                "{committed:?} {from:?}"
-            );
+            assert_eq!(decide(committed, marks, from), expected, "{committed:?} {from:?}");
         }
     }
 }

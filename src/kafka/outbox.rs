@@ -18,27 +18,18 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(events: Sender<ConsumerEvent>) -> Self {
-        Self {
-            waiting: VecDeque::new(),
-            events,
-        }
+        Self { waiting: VecDeque::new(), events }
     }
 
     pub(super) fn push(&mut self, event: ConsumerEvent) {
-        let report = matches!(
-            event,
-            ConsumerEvent::Committed { .. } | ConsumerEvent::Error { .. }
-        );
+        let report = matches!(event, ConsumerEvent::Committed { .. } | ConsumerEvent::Error { .. });
         if !report || self.waiting.len() < MAX_REPORTS {
             self.waiting.push_back(event);
         }
     }
 
     pub(super) fn error(&mut self, class: &'static str, message: impl Into<String>) {
-        self.push(ConsumerEvent::Error {
-            class,
-            message: message.into(),
-        });
+        self.push(ConsumerEvent::Error { class, message: message.into() });
     }
 
     /// Hands over what fits.
@@ -64,9 +55,7 @@ impl Outbox {
 
     /// Forgets records that were not handed over: they are above the watermark, and the next owner reads them.
     pub(super) fn forget_records(&mut self, partition: Partition) {
-        self.waiting.retain(|event| {
-            !matches!(event, ConsumerEvent::Polled { partition: of, .. } if *of == partition)
-        });
+        self.waiting.retain(|event| !matches!(event, ConsumerEvent::Polled { partition: of, .. } if *of == partition));
     }
 }
 
@@ -76,11 +65,7 @@ mod tests {
     use crate::core::record::Session;
 
     fn polled(partition: i32) -> ConsumerEvent {
-        ConsumerEvent::Polled {
-            partition: Partition(partition),
-            session: Session(1),
-            records: Vec::new(),
-        }
+        ConsumerEvent::Polled { partition: Partition(partition), session: Session(1), records: Vec::new() }
     }
 
     #[test]

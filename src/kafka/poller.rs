@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{
-    Offset as NativeOffset, TopicPartitionList, TopicPartitionListElem,
-};
+use rdkafka::topic_partition_list::{Offset as NativeOffset, TopicPartitionList, TopicPartitionListElem};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender};
 
@@ -89,12 +87,9 @@ impl Poller {
         health: Arc<ConsumerHealth>,
     ) -> Result<Self, ConsumerError> {
         let kafka = &settings.kafka;
-        let consumer: BaseConsumer<Context> = client::consumer_config(kafka)?
-            .create_with_context(Context::default())
-            .map_err(client::creation_error)?;
-        consumer
-            .subscribe(&[&kafka.topic])
-            .map_err(client::creation_error)?;
+        let consumer: BaseConsumer<Context> =
+            client::consumer_config(kafka)?.create_with_context(Context::default()).map_err(client::creation_error)?;
+        consumer.subscribe(&[&kafka.topic]).map_err(client::creation_error)?;
         Ok(Self {
             context: Arc::clone(consumer.context()),
             consumer,
@@ -160,11 +155,7 @@ impl Poller {
             wait = Duration::ZERO;
         }
         for (partition, (session, records)) in turn.batches {
-            self.outbox.push(ConsumerEvent::Polled {
-                partition,
-                session,
-                records,
-            });
+            self.outbox.push(ConsumerEvent::Polled { partition, session, records });
         }
     }
 
@@ -199,11 +190,7 @@ impl Poller {
             ConsumerCommand::Fetch { partition, session } => {
                 self.assignments.fetch(partition, session);
             }
-            ConsumerCommand::StoreOffset {
-                partition,
-                session,
-                offset,
-            } => {
+            ConsumerCommand::StoreOffset { partition, session, offset } => {
                 if self.assignments.is_current(partition, session) {
                     self.stores.insert(partition, offset);
                 }
@@ -213,11 +200,7 @@ impl Poller {
             ConsumerCommand::Release { partition, session } => {
                 self.assignments.release(partition, session);
             }
-            ConsumerCommand::Restart {
-                partition,
-                session,
-                from,
-            } => {
+            ConsumerCommand::Restart { partition, session, from } => {
                 // What was stored is of the session that ends here.
                 self.store_offsets();
                 self.restart(partition, session, from);
@@ -231,14 +214,11 @@ impl Poller {
         if self.stores.is_empty() {
             return;
         }
-        let stored =
-            context::list_at(&self.topic, &std::mem::take(&mut self.stores)).and_then(|list| {
-                let stored = self.consumer.store_offsets(&list);
-                list.elements()
-                    .iter()
-                    .try_for_each(TopicPartitionListElem::error)?;
-                stored
-            });
+        let stored = context::list_at(&self.topic, &std::mem::take(&mut self.stores)).and_then(|list| {
+            let stored = self.consumer.store_offsets(&list);
+            list.elements().iter().try_for_each(TopicPartitionListElem::error)?;
+            stored
+        });
         if let Err(error) = stored {
             self.outbox.error("store_offset", error.to_string());
         }
@@ -247,23 +227,16 @@ impl Poller {
     /// Makes librdkafka forget what is stored, so that unassigning commits nothing: it clears the mark of a lost assignment before
     /// it commits the offsets of the removed partitions.
     pub(super) fn forget_stored_offsets(&mut self, partitions: &[Partition]) {
-        self.stores
-            .retain(|partition, _| !partitions.contains(partition));
+        self.stores.retain(|partition, _| !partitions.contains(partition));
         let mut list: TopicPartitionList = context::list(&self.topic, partitions.iter().copied());
-        let forgotten = list
-            .set_all_offsets(NativeOffset::Invalid)
-            .and_then(|()| self.consumer.store_offsets(&list));
+        let forgotten = list.set_all_offsets(NativeOffset::Invalid).and_then(|()| self.consumer.store_offsets(&list));
         if let Err(error) = forgotten {
             self.outbox.error("store_offset", error.to_string());
         }
     }
 
     fn apply_pauses(&mut self) {
-        let blocked = if self.outbox.is_empty() {
-            Blocked::No
-        } else {
-            Blocked::Yes
-        };
+        let blocked = if self.outbox.is_empty() { Blocked::No } else { Blocked::Yes };
         let PauseChanges { pause, resume } = self.assignments.pause_changes(blocked);
         self.pause(&pause);
         if !resume.is_empty()
@@ -297,12 +270,7 @@ impl Poller {
         self.store_offsets();
         self.context.close();
         self.give_back_at_once();
-        let Self {
-            consumer,
-            context,
-            mut outbox,
-            ..
-        } = self;
+        let Self { consumer, context, mut outbox, .. } = self;
         drop(consumer);
         for notice in context.take() {
             if let Notice::Committed(result) = notice {
@@ -326,9 +294,6 @@ impl Turn {
         self.records += 1;
         self.bytes += record.size();
         let batch = self.batches.entry(at.partition);
-        batch
-            .or_insert_with(|| (session, Vec::new()))
-            .1
-            .push(record);
+        batch.or_insert_with(|| (session, Vec::new())).1.push(record);
     }
 }

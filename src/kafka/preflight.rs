@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::dead_letters;
 use super::topics::{self, Cluster, Connection, Presence, Unreachable};
 use crate::config::Settings;
-use crate::preflight::Finding;
+use crate::preflight::{Finding, Retention};
 
 /// Larger limits are not tried out: the record for it would be as large.
 const LARGEST_PROBE: usize = 16 << 20;
@@ -26,14 +26,6 @@ pub struct TopicFacts {
     /// Compaction removes records that were not read yet.
     pub compacted: bool,
     pub max_message_bytes: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retention {
-    Forever,
-    For(Duration),
-    /// The broker does not tell us.
-    Unknown,
 }
 
 /// Looks at everything and changes nothing. Takes a second when all is well, up to a minute when brokers do not answer.
@@ -75,24 +67,12 @@ async fn look(settings: &Settings) -> Result<View, Unreachable> {
             group: connection.read_group(&kafka.topic),
         })
     });
-    looked.await.unwrap_or_else(|error| {
-        Err(Unreachable {
-            class: "other",
-            reason: error.to_string(),
-        })
-    })
+    looked.await.unwrap_or_else(|error| Err(Unreachable { class: "other", reason: error.to_string() }))
 }
 
 fn brokers(cluster: &Cluster) -> Finding {
-    let noun = if cluster.brokers == 1 {
-        "broker"
-    } else {
-        "brokers"
-    };
-    Finding::ok(
-        "kafka",
-        format!("{} {noun} at {}", cluster.brokers, cluster.address),
-    )
+    let noun = if cluster.brokers == 1 { "broker" } else { "brokers" };
+    Finding::ok("kafka", format!("{} {noun} at {}", cluster.brokers, cluster.address))
 }
 
 fn no_brokers(settings: &Settings, unreachable: &Unreachable) -> Finding {
@@ -108,11 +88,7 @@ fn no_brokers(settings: &Settings, unreachable: &Unreachable) -> Finding {
             "when brokers want TLS or SASL: set security.protocol in kafka.options".to_owned(),
         ],
     };
-    Finding::problem(
-        "kafka",
-        format!("{servers} cannot be used: {}", unreachable.reason),
-        remedies,
-    )
+    Finding::problem("kafka", format!("{servers} cannot be used: {}", unreachable.reason), remedies)
 }
 
 async fn source_topic(settings: &Settings, view: &View, preflight: &mut Preflight) {
@@ -153,9 +129,7 @@ fn group(settings: &Settings, view: &View) -> Option<Finding> {
     Some(Finding::problem(
         "group",
         format!("the offsets of {group} cannot be read: {error}"),
-        vec![format!(
-            "when ACLs are on: kafka-acls --add --allow-principal … --operation Read --group {group}"
-        )],
+        vec![format!("when ACLs are on: kafka-acls --add --allow-principal … --operation Read --group {group}")],
     ))
 }
 
@@ -179,9 +153,7 @@ async fn dead_letter_topic(settings: &Settings, view: &View, preflight: &mut Pre
         }
     };
     let facts = facts(settings, topic, partitions, replication).await;
-    preflight
-        .findings
-        .push(writable(settings, AREA, topic, &facts).await);
+    preflight.findings.push(writable(settings, AREA, topic, &facts).await);
     preflight.dead_letters = Some(facts);
 }
 
@@ -189,10 +161,7 @@ fn no_dead_letter_topic(settings: &Settings, partitions: i32) -> Finding {
     const AREA: &str = "dead letter";
     let topic = &settings.dead_letters.topic;
     if settings.dead_letters.create_topic {
-        return Finding::ok(
-            AREA,
-            format!("{topic} does not exist: a start creates it with {partitions} partitions"),
-        );
+        return Finding::ok(AREA, format!("{topic} does not exist: a start creates it with {partitions} partitions"));
     }
     Finding::problem(
         AREA,
@@ -204,12 +173,7 @@ fn no_dead_letter_topic(settings: &Settings, partitions: i32) -> Finding {
     )
 }
 
-async fn writable(
-    settings: &Settings,
-    area: &'static str,
-    topic: &str,
-    facts: &TopicFacts,
-) -> Finding {
+async fn writable(settings: &Settings, area: &'static str, topic: &str, facts: &TopicFacts) -> Finding {
     let described = described(topic, facts);
     let Some(limit) = facts.max_message_bytes.filter(|max| *max <= LARGEST_PROBE) else {
         return Finding::ok(area, format!("{described}; writing was not tried"));
@@ -220,9 +184,7 @@ async fn writable(
             area,
             format!("{topic} cannot be written: {error}"),
             vec![
-                format!(
-                    "when ACLs are on: kafka-acls --add --allow-principal … --operation Write --topic {topic}"
-                ),
+                format!("when ACLs are on: kafka-acls --add --allow-principal … --operation Write --topic {topic}"),
                 "when replicas are down: min.insync.replicas of them must be in sync".to_owned(),
             ],
         ),
@@ -234,34 +196,20 @@ enum Absent {
     Problem(Finding),
 }
 
-fn presence(
-    area: &'static str,
-    topic: &str,
-    presence: &Result<Presence, String>,
-) -> Result<(i32, usize), Absent> {
+fn presence(area: &'static str, topic: &str, presence: &Result<Presence, String>) -> Result<(i32, usize), Absent> {
     let refusal = match presence {
-        Ok(Presence::Present {
-            partitions,
-            replication,
-        }) => return Ok((*partitions, *replication)),
+        Ok(Presence::Present { partitions, replication }) => return Ok((*partitions, *replication)),
         Ok(Presence::Missing) => return Err(Absent::Missing),
         Ok(Presence::Refused(error)) | Err(error) => error,
     };
     Err(Absent::Problem(Finding::problem(
         area,
         format!("{topic} cannot be asked about: {refusal}"),
-        vec![format!(
-            "when ACLs are on: kafka-acls --add --allow-principal … --operation Read --topic {topic}"
-        )],
+        vec![format!("when ACLs are on: kafka-acls --add --allow-principal … --operation Read --topic {topic}")],
     )))
 }
 
-async fn facts(
-    settings: &Settings,
-    topic: &str,
-    partitions: i32,
-    replication: usize,
-) -> TopicFacts {
+async fn facts(settings: &Settings, topic: &str, partitions: i32, replication: usize) -> TopicFacts {
     let names = ["retention.ms", "cleanup.policy", "max.message.bytes"];
     let values = topics::settings(&settings.kafka, topic, &names).await;
     let mut values = values.unwrap_or_default().into_iter();
@@ -294,11 +242,7 @@ fn described(topic: &str, facts: &TopicFacts) -> String {
         Retention::For(time) => format!("retention {}", in_one_unit(time)),
         Retention::Unknown => "retention unknown".to_owned(),
     };
-    let noun = if facts.partitions == 1 {
-        "partition"
-    } else {
-        "partitions"
-    };
+    let noun = if facts.partitions == 1 { "partition" } else { "partitions" };
     format!("{topic}: {} {noun}, {retention}", facts.partitions)
 }
 
@@ -324,27 +268,15 @@ mod tests {
     #[test]
     fn retention_is_what_the_broker_would_remove() {
         let cases = [
-            (
-                Some("604800000"),
-                "delete",
-                Retention::For(Duration::from_hours(168)),
-            ),
+            (Some("604800000"), "delete", Retention::For(Duration::from_hours(168))),
             (Some("-1"), "delete", Retention::Forever),
             (Some("604800000"), "compact", Retention::Forever),
-            (
-                Some("1000"),
-                "compact,delete",
-                Retention::For(Duration::from_secs(1)),
-            ),
+            (Some("1000"), "compact,delete", Retention::For(Duration::from_secs(1))),
             (None, "delete", Retention::Unknown),
             (Some("soon"), "delete", Retention::Unknown),
         ];
         for (millis, policy, expected) in cases {
-            assert_eq!(
-                retention_of(millis, policy),
-                expected,
-                "{millis:?} {policy}"
-            );
+            assert_eq!(retention_of(millis, policy), expected, "{millis:?} {policy}");
         }
     }
 
@@ -357,9 +289,6 @@ mod tests {
             compacted: false,
             max_message_bytes: None,
         };
-        assert_eq!(
-            described("order_events", &facts),
-            "order_events: 12 partitions, retention 7d"
-        );
+        assert_eq!(described("order_events", &facts), "order_events: 12 partitions, retention 7d");
     }
 }

@@ -64,10 +64,7 @@ impl Poller {
         match class {
             "out_of_range" => self.due.compare_positions = Some(now),
             "unknown_topic" => {
-                self.due.look_for_topic.get_or_insert(TopicSearch {
-                    missing_since: now,
-                    next_look: now,
-                });
+                self.due.look_for_topic.get_or_insert(TopicSearch { missing_since: now, next_look: now });
             }
             "authorization" => self.fail(ConsumerError::Unauthorized(reason.clone())),
             _ => {}
@@ -84,8 +81,7 @@ impl Poller {
         let unread = self.assignments.unread();
         let starts = self.starts(&unread);
         self.assign(&starts);
-        self.due.read_starts =
-            (!self.assignments.unread().is_empty()).then(|| Instant::now() + RETRY_AFTER);
+        self.due.read_starts = (!self.assignments.unread().is_empty()).then(|| Instant::now() + RETRY_AFTER);
     }
 
     fn starts(&mut self, partitions: &[Partition]) -> BTreeMap<Partition, Offset> {
@@ -118,8 +114,7 @@ impl Poller {
     }
 
     fn watermarks(&mut self, partitions: &[Partition]) -> BTreeMap<Partition, Watermarks> {
-        let (marks, error) =
-            offsets::watermarks(&self.consumer, &self.topic, partitions, BROKER_TIMEOUT);
+        let (marks, error) = offsets::watermarks(&self.consumer, &self.topic, partitions, BROKER_TIMEOUT);
         if let Some(error) = error {
             let message = format!("the watermarks cannot be read: {error}");
             self.outbox.error("offsets", message);
@@ -134,11 +129,7 @@ impl Poller {
             Start::Lost { at, .. } if self.on_lost_offsets == OnLostOffsets::Earliest => Some(at),
             Start::Lost { at, count } => {
                 self.report_start(partition, start);
-                self.fail(ConsumerError::OffsetsLost {
-                    partition,
-                    low: at,
-                    count,
-                });
+                self.fail(ConsumerError::OffsetsLost { partition, low: at, count });
                 None
             }
         }
@@ -153,9 +144,7 @@ impl Poller {
                 );
                 self.outbox.error("out_of_range", message);
             }
-            Start::Lost { count, .. } => self
-                .outbox
-                .push(ConsumerEvent::OffsetsLost { partition, count }),
+            Start::Lost { count, .. } => self.outbox.push(ConsumerEvent::OffsetsLost { partition, count }),
         }
     }
 
@@ -163,11 +152,9 @@ impl Poller {
         if starts.is_empty() && !self.due.answer_assignment {
             return;
         }
-        let assigned = context::list_at(&self.topic, starts)
-            .and_then(|list| self.consumer.incremental_assign(&list));
+        let assigned = context::list_at(&self.topic, starts).and_then(|list| self.consumer.incremental_assign(&list));
         if let Err(error) = assigned {
-            self.outbox
-                .error("group", format!("the assignment was refused: {error}"));
+            self.outbox.error("group", format!("the assignment was refused: {error}"));
             return;
         }
         self.due.answer_assignment = false;
@@ -208,8 +195,7 @@ impl Poller {
         let assigned = partitions.iter().copied().filter(|one| ours.contains(one));
         let list = context::list(&self.topic, assigned);
         if let Err(error) = self.consumer.incremental_unassign(&list) {
-            self.outbox
-                .error("group", format!("the unassignment was refused: {error}"));
+            self.outbox.error("group", format!("the unassignment was refused: {error}"));
         }
     }
 
@@ -244,11 +230,7 @@ impl Poller {
     fn begin_again(&mut self, partition: Partition, start: Offset) {
         self.outbox.forget_records(partition);
         let session = self.assignments.begin(partition, start);
-        self.outbox.push(ConsumerEvent::Assigned(vec![Assignment {
-            partition,
-            session,
-            start,
-        }]));
+        self.outbox.push(ConsumerEvent::Assigned(vec![Assignment { partition, session, start }]));
     }
 
     pub(super) fn retry_restarts(&mut self, now: Instant) {
@@ -262,23 +244,17 @@ impl Poller {
     /// Goes on at `offset`. A partition that librdkafka stopped after an error cannot be sought, only assigned again; while a revoke
     /// is under way that would be taken as the answer to it, so it waits.
     fn set_position(&mut self, partition: Partition, offset: Offset) -> Result<(), String> {
-        let at = context::list_at(&self.topic, &BTreeMap::from([(partition, offset)]))
-            .map_err(|error| error.to_string())?;
+        let at =
+            context::list_at(&self.topic, &BTreeMap::from([(partition, offset)])).map_err(|error| error.to_string())?;
         let sought = self
             .consumer
             .seek_partitions(at.clone(), BROKER_TIMEOUT)
-            .and_then(|list| {
-                list.elements()
-                    .iter()
-                    .try_for_each(TopicPartitionListElem::error)
-            });
+            .and_then(|list| list.elements().iter().try_for_each(TopicPartitionListElem::error));
         let Err(error) = sought else {
             return Ok(());
         };
         if self.assignments.is_giving_back() {
-            return Err(format!(
-                "partition {partition} cannot go on at {offset} yet: {error}"
-            ));
+            return Err(format!("partition {partition} cannot go on at {offset} yet: {error}"));
         }
         self.unassign(&[partition]);
         self.consumer
@@ -289,12 +265,7 @@ impl Poller {
     /// A position turned out not to be there. librdkafka does not say of which partition, and has stopped fetching it: all are
     /// compared with their watermarks, and all are set going again.
     pub(super) fn compare_positions(&mut self, now: Instant) {
-        if self
-            .due
-            .compare_positions
-            .take_if(|due| *due <= now)
-            .is_none()
-        {
+        if self.due.compare_positions.take_if(|due| *due <= now).is_none() {
             return;
         }
         let positions = self.assignments.positions();
@@ -347,12 +318,7 @@ impl Poller {
         let found = self
             .consumer
             .fetch_metadata(Some(&self.topic), BROKER_TIMEOUT)
-            .map(|metadata| {
-                metadata
-                    .topics()
-                    .iter()
-                    .all(|topic| topic.error().is_none())
-            });
+            .map(|metadata| metadata.topics().iter().all(|topic| topic.error().is_none()));
         match found {
             Ok(true) => {
                 self.due.look_for_topic = None;
@@ -363,9 +329,6 @@ impl Poller {
             }
             Ok(false) | Err(_) => {}
         }
-        self.due.look_for_topic = Some(TopicSearch {
-            next_look: Instant::now() + LOOK_FOR_TOPIC_EVERY,
-            ..search
-        });
+        self.due.look_for_topic = Some(TopicSearch { next_look: Instant::now() + LOOK_FOR_TOPIC_EVERY, ..search });
     }
 }

@@ -21,16 +21,10 @@ pub(super) fn from_message(message: &BorrowedMessage<'_>) -> Record {
     let value = copies.next().flatten();
     let mut headers = Vec::with_capacity(raw.len());
     while let (Some(name), Some(value)) = (copies.next(), copies.next()) {
-        headers.push(Header {
-            name: name.unwrap_or_default(),
-            value,
-        });
+        headers.push(Header { name: name.unwrap_or_default(), value });
     }
     Record {
-        coordinates: Coordinates {
-            partition: Partition(message.partition()),
-            offset: Offset(message.offset()),
-        },
+        coordinates: Coordinates { partition: Partition(message.partition()), offset: Offset(message.offset()) },
         timestamp: message.timestamp().to_millis().map(Timestamp),
         key,
         value,
@@ -45,10 +39,7 @@ fn copy_together(parts: &[Option<&[u8]>]) -> Vec<Option<Bytes>> {
         buffer.extend_from_slice(part);
     }
     let mut rest = Bytes::from(buffer);
-    parts
-        .iter()
-        .map(|part| part.map(|part| rest.split_to(part.len())))
-        .collect()
+    parts.iter().map(|part| part.map(|part| rest.split_to(part.len()))).collect()
 }
 
 #[cfg(test)]
@@ -60,12 +51,7 @@ mod tests {
         let copies = copy_together(&[Some(b"key"), None, Some(b""), Some(b"value")]);
         assert_eq!(
             copies,
-            [
-                Some(Bytes::from_static(b"key")),
-                None,
-                Some(Bytes::new()),
-                Some(Bytes::from_static(b"value"))
-            ]
+            [Some(Bytes::from_static(b"key")), None, Some(Bytes::new()), Some(Bytes::from_static(b"value"))]
         );
     }
 }

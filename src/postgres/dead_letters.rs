@@ -115,10 +115,7 @@ impl Postgres {
             let settlement = &letter.settlement;
             (&settlement.identity, settlement.ticket)
         }));
-        moved
-            .iter()
-            .map(|row| tickets.of_identity(&row.order_id, &row.event_type))
-            .collect()
+        moved.iter().map(|row| tickets.of_identity(&row.order_id, &row.event_type)).collect()
     }
 
     /// Letters that the DLQ topic does not have yet, oldest first, of the partitions that are still owned: at most `rows`, and
@@ -163,10 +160,7 @@ impl Postgres {
         );
         let stored = self.answer(statement.fetch_all(&mut *lease)).await;
         let stored = lease.end(stored).await?;
-        Ok(stored
-            .into_iter()
-            .filter_map(|row| row.letter(&self.topic))
-            .collect())
+        Ok(stored.into_iter().filter_map(|row| row.letter(&self.topic)).collect())
     }
 
     /// Notes that the DLQ topic has these letters.
@@ -249,15 +243,9 @@ impl<'a> LetterColumns<'a> {
             columns.classes.push(letter.class);
             columns.errors.push(text::bounded(&letter.error));
             columns.bugs.push(bug);
-            columns
-                .attempts
-                .push(i32::try_from(letter.attempts).unwrap_or(i32::MAX));
-            columns
-                .first_failed_ago
-                .push(seconds(letter.first_failed_ago));
-            columns
-                .last_failed_ago
-                .push(seconds(letter.last_failed_ago));
+            columns.attempts.push(i32::try_from(letter.attempts).unwrap_or(i32::MAX));
+            columns.first_failed_ago.push(seconds(letter.first_failed_ago));
+            columns.last_failed_ago.push(seconds(letter.last_failed_ago));
             columns.records.push(stored_record::encode(&letter.record));
         }
         columns
@@ -283,17 +271,10 @@ impl StoredLetter {
     /// None for what only a later version can read: it must not hold up the letters behind it.
     fn letter(self, topic: &Arc<str>) -> Option<Letter> {
         let Some(reason) = reason_from_name(&self.reason) else {
-            tracing::error!(
-                id = self.id,
-                reason = self.reason,
-                "a dead letter of an unknown reason stays unpublished"
-            );
+            tracing::error!(id = self.id, reason = self.reason, "a dead letter of an unknown reason stays unpublished");
             return None;
         };
-        let coordinates = Coordinates {
-            partition: Partition(self.kpartition),
-            offset: Offset(self.koffset),
-        };
+        let coordinates = Coordinates { partition: Partition(self.kpartition), offset: Offset(self.koffset) };
         let record = match stored_record::decode(coordinates, self.record) {
             Ok(record) => record,
             Err(error) => {
@@ -318,13 +299,7 @@ impl StoredLetter {
 }
 
 impl DeadLetterState {
-    pub const ALL: [Self; 5] = [
-        Self::Open,
-        Self::Replaying,
-        Self::Quarantined,
-        Self::Discarded,
-        Self::Resolved,
-    ];
+    pub const ALL: [Self; 5] = [Self::Open, Self::Replaying, Self::Quarantined, Self::Discarded, Self::Resolved];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -343,9 +318,7 @@ impl DeadLetterState {
 }
 
 fn reason_from_name(name: &str) -> Option<Reason> {
-    Reason::ALL
-        .into_iter()
-        .find(|reason| reason.as_str() == name)
+    Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
 }
 
 /// Ten years at most: far beyond any retention, and no overflow of a timestamp.

@@ -9,11 +9,7 @@ impl Postgres {
     ///
     /// `owner` names this start of this process: raising again for the same owner is no unclean end. A raise may be
     /// repeated, and may arrive after a later owner's: that one finds itself fenced and raises again.
-    pub async fn raise(
-        &self,
-        partitions: &[Partition],
-        owner: &str,
-    ) -> Result<Vec<(Partition, Epoch)>, LedgerFailure> {
+    pub async fn raise(&self, partitions: &[Partition], owner: &str) -> Result<Vec<(Partition, Epoch)>, LedgerFailure> {
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
             "INSERT INTO partition_epochs AS e (consumer_group, topic, kpartition, epoch, owner, clean_end)
@@ -33,17 +29,11 @@ impl Postgres {
         );
         let rows = self.answer(statement.fetch_all(&mut *lease)).await;
         let rows = lease.end(rows).await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| (Partition(row.kpartition), Epoch(row.epoch)))
-            .collect())
+        Ok(rows.into_iter().map(|row| (Partition(row.kpartition), Epoch(row.epoch))).collect())
     }
 
     /// The epochs as they are. A partition that was never raised is missing.
-    pub async fn read(
-        &self,
-        partitions: &[Partition],
-    ) -> Result<Vec<(Partition, Epoch)>, LedgerFailure> {
+    pub async fn read(&self, partitions: &[Partition]) -> Result<Vec<(Partition, Epoch)>, LedgerFailure> {
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
             "SELECT kpartition, epoch FROM partition_epochs
@@ -54,10 +44,7 @@ impl Postgres {
         );
         let rows = self.answer(statement.fetch_all(&mut *lease)).await;
         let rows = lease.end(rows).await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| (Partition(row.kpartition), Epoch(row.epoch)))
-            .collect())
+        Ok(rows.into_iter().map(|row| (Partition(row.kpartition), Epoch(row.epoch))).collect())
     }
 
     /// Notes that these ownerships ended with nothing left undone. One that is over already stays as its successor has it.

@@ -34,10 +34,7 @@ fn judge(error: &sqlx::Error) -> (Verdict, String) {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
             let verdict = verdict_of_code(&code);
-            return (
-                verdict,
-                format!("postgres: {} ({code})", database.message()),
-            );
+            return (verdict, format!("postgres: {} ({code})", database.message()));
         }
         // A value that the protocol cannot carry.
         sqlx::Error::Encode(_) => Verdict::BadData,
@@ -89,11 +86,7 @@ mod tests {
             ("40001", Conflict, "serialization failure"),
             ("40P01", Conflict, "deadlock"),
             ("08006", Unavailable, "connection failure"),
-            (
-                "08P01",
-                Unavailable,
-                "protocol violation, as PgBouncer reports its own trouble",
-            ),
+            ("08P01", Unavailable, "protocol violation, as PgBouncer reports its own trouble"),
             ("28P01", Unavailable, "wrong password"),
             ("3D000", Unavailable, "no such database"),
             ("40003", Unavailable, "statement completion unknown"),
@@ -125,19 +118,10 @@ mod tests {
             (sqlx::Error::PoolTimedOut, Verdict::Unavailable),
             (sqlx::Error::PoolClosed, Verdict::Unavailable),
             (sqlx::Error::WorkerCrashed, Verdict::Unavailable),
-            (
-                sqlx::Error::Io(std::io::Error::other("reset")),
-                Verdict::Unavailable,
-            ),
+            (sqlx::Error::Io(std::io::Error::other("reset")), Verdict::Unavailable),
             (sqlx::Error::Tls("handshake".into()), Verdict::Unavailable),
-            (
-                sqlx::Error::Protocol("unexpected message".into()),
-                Verdict::Unavailable,
-            ),
-            (
-                sqlx::Error::Configuration("no such file".into()),
-                Verdict::Unavailable,
-            ),
+            (sqlx::Error::Protocol("unexpected message".into()), Verdict::Unavailable),
+            (sqlx::Error::Configuration("no such file".into()), Verdict::Unavailable),
             (sqlx::Error::Encode("too large".into()), Verdict::BadData),
             (sqlx::Error::RowNotFound, Verdict::Bug),
             (sqlx::Error::ColumnNotFound("state".into()), Verdict::Bug),

@@ -147,24 +147,11 @@ impl Postgres {
 
     fn ledger_row(&self, row: FoundRow) -> Result<LedgerRow, LedgerFailure> {
         let state = row.state.chars().next().and_then(LedgerState::from_code);
-        let state = state.ok_or_else(|| {
-            bug(format!(
-                "processed_orders holds the unknown state {}",
-                row.state
-            ))
-        })?;
-        let fingerprint = <[u8; 32]>::try_from(row.fingerprint).map_err(|_| {
-            bug("processed_orders holds a fingerprint that is not 32 bytes".to_owned())
-        })?;
-        let topic = if row.topic == *self.topic {
-            Arc::clone(&self.topic)
-        } else {
-            row.topic.into()
-        };
-        let coordinates = Coordinates {
-            partition: Partition(row.kpartition),
-            offset: Offset(row.koffset),
-        };
+        let state = state.ok_or_else(|| bug(format!("processed_orders holds the unknown state {}", row.state)))?;
+        let fingerprint = <[u8; 32]>::try_from(row.fingerprint)
+            .map_err(|_| bug("processed_orders holds a fingerprint that is not 32 bytes".to_owned()))?;
+        let topic = if row.topic == *self.topic { Arc::clone(&self.topic) } else { row.topic.into() };
+        let coordinates = Coordinates { partition: Partition(row.kpartition), offset: Offset(row.koffset) };
         Ok(LedgerRow {
             state,
             holder: Holder { topic, coordinates },
@@ -269,18 +256,10 @@ pub(super) struct Tickets<'a>(HashMap<(&'a str, &'a str), Ticket>);
 
 impl<'a> Tickets<'a> {
     pub(super) fn of(batch: impl Iterator<Item = (&'a Identity, Ticket)>) -> Self {
-        Self(
-            batch
-                .map(|(identity, ticket)| ((&*identity.order_id, &*identity.event_type), ticket))
-                .collect(),
-        )
+        Self(batch.map(|(identity, ticket)| ((&*identity.order_id, &*identity.event_type), ticket)).collect())
     }
 
-    pub(super) fn of_identity(
-        &self,
-        order_id: &str,
-        event_type: &str,
-    ) -> Result<Ticket, LedgerFailure> {
+    pub(super) fn of_identity(&self, order_id: &str, event_type: &str) -> Result<Ticket, LedgerFailure> {
         let ticket = self.0.get(&(order_id, event_type)).copied();
         ticket.ok_or_else(|| bug("a row came back that is not of the batch".to_owned()))
     }

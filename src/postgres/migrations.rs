@@ -18,9 +18,7 @@ pub enum MigrationError {
         "the migration failed: {0}; the role needs the right to create tables in its schema, and PgBouncer must be bypassed"
     )]
     Failed(#[from] MigrateError),
-    #[error(
-        "the migration did not end within {DEADLINE:?}; look for what holds locks on Herald's tables"
-    )]
+    #[error("the migration did not end within {DEADLINE:?}; look for what holds locks on Herald's tables")]
     TimedOut,
 }
 
@@ -28,8 +26,7 @@ impl Postgres {
     /// Brings the schema up to date. Several workers may do so at once: one does it, the others wait.
     pub async fn migrate(&self) -> Result<(), MigrationError> {
         let connection = self.connect_to_migrate().await;
-        let mut connection =
-            connection.map_err(|error| MigrationError::Unavailable(error.to_string()))?;
+        let mut connection = connection.map_err(|error| MigrationError::Unavailable(error.to_string()))?;
         let migration = migrator();
         let run = migration.run_direct(None, &mut connection, false);
         let result = match tokio::time::timeout(DEADLINE, run).await {
@@ -53,18 +50,14 @@ impl Postgres {
 
     async fn applied_migrations(&self) -> Result<Vec<i64>, LedgerFailure> {
         let mut lease = self.lease().await?;
-        let exists = sqlx::query_scalar!(
-            r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#
-        );
+        let exists = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#);
         let exists = self.answer(exists.fetch_one(&mut *lease)).await;
         if !lease.end(exists).await? {
             return Ok(Vec::new());
         }
         let mut lease = self.lease().await?;
         // Not checked at compile time: the table is sqlx's own and in none of our migrations.
-        let versions = sqlx::query_scalar(
-            "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version",
-        );
+        let versions = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version");
         let versions = self.answer(versions.fetch_all(&mut *lease)).await;
         lease.end(versions).await
     }

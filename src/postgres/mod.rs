@@ -18,4 +18,4 @@ mod text;
 pub use dead_letters::{DeadLetterCount, DeadLetterState, UnpublishedFacts};
 pub use migrations::MigrationError;
 pub use pool::{ConnectError, PoolFacts, Postgres};
-pub use preflight::{PreflightFacts, TopicRetention};
+pub use preflight::PreflightFacts;

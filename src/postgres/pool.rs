@@ -59,11 +59,7 @@ impl Postgres {
     /// Prepares the pool; connections are made when they are needed, and made again after they broke. To be called inside
     /// a tokio runtime.
     pub fn connect(settings: &Settings) -> Result<Self, ConnectError> {
-        Self::open(
-            &settings.database,
-            &settings.kafka.group,
-            &settings.kafka.topic,
-        )
+        Self::open(&settings.database, &settings.kafka.group, &settings.kafka.topic)
     }
 
     /// As [`Postgres::connect`], from what it needs of the settings.
@@ -106,11 +102,7 @@ impl Postgres {
         let idle = self.pool.num_idle();
         let size = usize::try_from(self.pool.size()).unwrap_or(usize::MAX);
         let max = self.pool.options().get_max_connections();
-        PoolFacts {
-            idle,
-            in_use: size.saturating_sub(idle),
-            max: usize::try_from(max).unwrap_or(usize::MAX),
-        }
+        PoolFacts { idle, in_use: size.saturating_sub(idle), max: usize::try_from(max).unwrap_or(usize::MAX) }
     }
 
     /// Waits for the statements under way and closes the connections.
@@ -121,33 +113,21 @@ impl Postgres {
     /// `host:port/database`, without user and password.
     pub(super) fn address(&self) -> String {
         let database = self.options.get_database().unwrap_or_default();
-        format!(
-            "{}:{}/{database}",
-            self.options.get_host(),
-            self.options.get_port()
-        )
+        format!("{}:{}/{database}", self.options.get_host(), self.options.get_port())
     }
 
     /// A connection of its own without a statement timeout: migrations take as long as they take.
     pub(super) async fn connect_to_migrate(&self) -> Result<PgConnection, sqlx::Error> {
         let options = self.options.clone();
-        let options = if self.prepared_statements {
-            options.options([("lock_timeout", "30s")])
-        } else {
-            options
-        };
+        let options = if self.prepared_statements { options.options([("lock_timeout", "30s")]) } else { options };
         self.answer(options.connect()).await
     }
 
     /// A connection for one statement.
     pub(super) async fn lease(&self) -> Result<Lease, LedgerFailure> {
         let connection = self.pool.acquire().await.map_err(|e| classify(&e))?;
-        let mut lease = Lease {
-            connection,
-            in_transaction: !self.prepared_statements,
-            deadline: self.deadline,
-            answered: false,
-        };
+        let mut lease =
+            Lease { connection, in_transaction: !self.prepared_statements, deadline: self.deadline, answered: false };
         if lease.in_transaction {
             let begin = sqlx::raw_sql(BEGIN_UNPREPARED).execute(&mut *lease);
             self.answer(begin).await.map_err(|e| classify(&e))?;
@@ -175,10 +155,7 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Ends the lease with the answer to its statement.
-    pub(super) async fn end<T>(
-        mut self,
-        answer: Result<T, sqlx::Error>,
-    ) -> Result<T, LedgerFailure> {
+    pub(super) async fn end<T>(mut self, answer: Result<T, sqlx::Error>) -> Result<T, LedgerFailure> {
         if self.in_transaction && answer.is_ok() {
             let deadline = self.deadline;
             let commit = sqlx::raw_sql("COMMIT").execute(&mut *self);
@@ -224,19 +201,13 @@ fn connect_options(database: &Database) -> Result<PgConnectOptions, ConnectError
         let reason = "it does not begin with postgres://".to_owned();
         return Err(ConnectError::Url { reason });
     }
-    let options = PgConnectOptions::from_str(url).map_err(|error| ConnectError::Url {
-        reason: error.to_string(),
-    })?;
+    let options = PgConnectOptions::from_str(url).map_err(|error| ConnectError::Url { reason: error.to_string() })?;
     let options = match options.get_application_name() {
         Some(_) => options,
         None => options.application_name("herald"),
     };
     let options = options.disable_statement_logging();
-    Ok(if database.prepared_statements {
-        options
-    } else {
-        options.statement_cache_capacity(0)
-    })
+    Ok(if database.prepared_statements { options } else { options.statement_cache_capacity(0) })
 }
 
 /// PgBouncer refuses start-up options, and what `SET` does there reaches other clients: behind it the timeouts are the role's.
@@ -282,12 +253,7 @@ mod tests {
 
     #[test]
     fn a_url_that_is_none_is_refused_without_showing_the_password() {
-        for url in [
-            "",
-            "localhost/herald",
-            "mysql://u:hunter2@db/x",
-            "postgres://u:hunter2@db:port/x",
-        ] {
+        for url in ["", "localhost/herald", "mysql://u:hunter2@db/x", "postgres://u:hunter2@db:port/x"] {
             let error = connect_options(&database(url)).unwrap_err().to_string();
             assert!(error.contains("database.url"), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
@@ -296,8 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_address_hides_user_and_password() {
-        let postgres =
-            Postgres::open(&database("postgres://u:hunter2@db:6432/herald"), "g", "t").unwrap();
+        let postgres = Postgres::open(&database("postgres://u:hunter2@db:6432/herald"), "g", "t").unwrap();
         assert_eq!(postgres.address(), "db:6432/herald");
     }
 }

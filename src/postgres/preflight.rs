@@ -4,16 +4,9 @@ use std::time::Duration;
 
 use super::pool::Postgres;
 use crate::core::failure::LedgerFailure;
-use crate::preflight::Finding;
+use crate::preflight::{Finding, Retention};
 
 const OLDEST_VERSION: i32 = 150_000;
-
-/// How long the source topic keeps its records: so long can one come again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TopicRetention {
-    For(Duration),
-    Forever,
-}
 
 // Facts as the server states them, each on its own: no state machine is hidden in them.
 #[allow(clippy::struct_excessive_bools)]
@@ -40,22 +33,20 @@ pub struct PreflightFacts {
 
 impl Postgres {
     /// Asks the database and judges the answers.
-    pub async fn preflight(&self, retention: Duration, topic: TopicRetention) -> Vec<Finding> {
+    pub async fn preflight(&self, retention: Duration, topic: Retention) -> Vec<Finding> {
         match self.preflight_facts().await {
             Ok(facts) => {
                 let mut findings = facts.findings();
                 findings.push(retention_finding(retention, topic));
                 findings
             }
-            Err(
-                LedgerFailure::Outage(error)
-                | LedgerFailure::Conflict(error)
-                | LedgerFailure::BadData(error),
-            ) => vec![Finding::problem(
-                "database",
-                format!("{} does not answer: {error}", self.address()),
-                vec!["set database.url or DATABASE_URL to postgres://user:password@host:5432/database".to_owned()],
-            )],
+            Err(LedgerFailure::Outage(error) | LedgerFailure::Conflict(error) | LedgerFailure::BadData(error)) => {
+                vec![Finding::problem(
+                    "database",
+                    format!("{} does not answer: {error}", self.address()),
+                    vec!["set database.url or DATABASE_URL to postgres://user:password@host:5432/database".to_owned()],
+                )]
+            }
         }
     }
 
@@ -104,11 +95,7 @@ impl PreflightFacts {
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         let database = self.database_problems();
-        let mut findings = if database.is_empty() {
-            vec![Finding::ok("database", self.summary())]
-        } else {
-            database
-        };
+        let mut findings = if database.is_empty() { vec![Finding::ok("database", self.summary())] } else { database };
         findings.push(self.durability_finding());
         findings
     }
@@ -123,10 +110,7 @@ impl PreflightFacts {
             None => ", no statement_timeout: set one on the role",
         };
         let version = self.version.split(' ').next().unwrap_or_default();
-        format!(
-            "PostgreSQL {version} at {}, {migrations}{timeout}",
-            self.address
-        )
+        format!("PostgreSQL {version} at {}, {migrations}{timeout}", self.address)
     }
 
     fn database_problems(&self) -> Vec<Finding> {
@@ -141,49 +125,29 @@ impl PreflightFacts {
         }
         if self.in_recovery {
             let detail = format!("{} is a standby and takes no writes", self.address);
-            add(
-                detail,
-                &[
-                    "point database.url at the primary, for example with target_session_attrs in the pooler",
-                ],
-            );
+            add(detail, &["point database.url at the primary, for example with target_session_attrs in the pooler"]);
         }
         if !self.pending_migrations.is_empty() && !self.migrate_at_start {
             let detail = format!("migrations to run: {}", self.pending_migrations.join(", "));
-            add(
-                detail,
-                &[
-                    "run them:  herald migrate",
-                    "or set     database.migrate = true",
-                ],
-            );
+            add(detail, &["run them:  herald migrate", "or set     database.migrate = true"]);
         }
         if !self.missing_privileges.is_empty() {
             let detail = format!("the role may not {}", self.missing_privileges.join(", "));
-            add(
-                detail,
-                &[
-                    "grant it:  GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO <role>",
-                ],
-            );
+            add(detail, &["grant it:  GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO <role>"]);
         }
         problems
     }
 
     fn durability_finding(&self) -> Finding {
-        for (name, on) in [
-            ("fsync", self.fsync),
-            ("full_page_writes", self.full_page_writes),
-        ] {
+        for (name, on) in [("fsync", self.fsync), ("full_page_writes", self.full_page_writes)] {
             if !on {
-                let detail =
-                    format!("{name} is off: a crash of the server loses what was committed");
+                let detail = format!("{name} is off: a crash of the server loses what was committed");
                 let remedy = format!("set {name} = on in postgresql.conf and restart");
-                return Finding::problem("ledger", detail, vec![remedy]);
+                return Finding::warning("ledger", detail, vec![remedy]);
             }
         }
         if self.synchronous_commit == "off" {
-            return Finding::problem(
+            return Finding::warning(
                 "ledger",
                 "synchronous_commit is off: a crash of the server loses the last commits",
                 vec!["ALTER ROLE <role> SET synchronous_commit = on".to_owned()],
@@ -193,8 +157,7 @@ impl PreflightFacts {
     }
 
     fn durability(&self) -> &'static str {
-        let waits_for_standby =
-            !self.synchronous_standby_names.is_empty() && self.synchronous_commit != "local";
+        let waits_for_standby = !self.synchronous_standby_names.is_empty() && self.synchronous_commit != "local";
         match (waits_for_standby, self.replicas) {
             (true, _) => "commits wait for a standby",
             (false, 0) => "commits are synchronous, no replica is connected",
@@ -205,33 +168,22 @@ impl PreflightFacts {
     }
 }
 
-fn retention_finding(ledger: Duration, topic: TopicRetention) -> Finding {
-    let days =
-        |duration: Duration| humantime::format_duration(Duration::from_secs(duration.as_secs()));
+fn retention_finding(ledger: Duration, topic: Retention) -> Finding {
+    let days = |duration: Duration| humantime::format_duration(Duration::from_secs(duration.as_secs()));
     match topic {
-        TopicRetention::Forever => Finding::ok(
-            "ledger",
-            "nothing is pruned: the topic keeps its records for ever",
-        ),
-        TopicRetention::For(topic) if topic <= ledger => Finding::ok(
-            "ledger",
-            format!(
-                "retention {} ≥ topic retention {}",
-                days(ledger),
-                days(topic)
-            ),
-        ),
-        TopicRetention::For(topic) => Finding::problem(
+        Retention::Forever => Finding::ok("ledger", "nothing is pruned: the topic keeps its records for ever"),
+        Retention::Unknown => Finding::ok("ledger", format!("retention {}; the topic's is not known", days(ledger))),
+        Retention::For(topic) if topic <= ledger => {
+            Finding::ok("ledger", format!("retention {} ≥ topic retention {}", days(ledger), days(topic)))
+        }
+        Retention::For(topic) => Finding::problem(
             "ledger",
             format!(
                 "retention {} is shorter than the topic's {}: a record that comes again would be notified twice",
                 days(ledger),
                 days(topic)
             ),
-            vec![format!(
-                "set ledger.retention = \"{}\" or more",
-                days(topic)
-            )],
+            vec![format!("set ledger.retention = \"{}\" or more", days(topic))],
         ),
     }
 }
@@ -276,18 +228,10 @@ mod tests {
     fn what_could_lose_commits_or_stop_the_worker_is_a_problem() {
         type Change = fn(&mut PreflightFacts);
         let cases: [(Change, bool, &str); 12] = [
-            (
-                |_| {},
-                false,
-                "PostgreSQL 15.4 at db:5432/herald, migrations current · commits are synchronous",
-            ),
+            (|_| {}, false, "PostgreSQL 15.4 at db:5432/herald, migrations current · commits are synchronous"),
             (|f| f.version_number = 140_011, true, "too old"),
             (|f| f.in_recovery = true, true, "standby"),
-            (
-                |f| f.pending_migrations = vec!["0001 ledger".to_owned()],
-                true,
-                "migrations to run: 0001 ledger",
-            ),
+            (|f| f.pending_migrations = vec!["0001 ledger".to_owned()], true, "migrations to run: 0001 ledger"),
             (
                 |f| {
                     f.pending_migrations = vec!["0001 ledger".to_owned()];
@@ -296,22 +240,10 @@ mod tests {
                 false,
                 "1 migrations to run at start",
             ),
-            (
-                |f| f.missing_privileges = vec!["INSERT on dead_letters".to_owned()],
-                true,
-                "INSERT on dead_letters",
-            ),
+            (|f| f.missing_privileges = vec!["INSERT on dead_letters".to_owned()], true, "INSERT on dead_letters"),
             (|f| f.fsync = false, true, "fsync is off"),
-            (
-                |f| f.full_page_writes = false,
-                true,
-                "full_page_writes is off",
-            ),
-            (
-                |f| f.synchronous_commit = "off".to_owned(),
-                true,
-                "synchronous_commit is off",
-            ),
+            (|f| f.full_page_writes = false, true, "full_page_writes is off"),
+            (|f| f.synchronous_commit = "off".to_owned(), true, "synchronous_commit is off"),
             (|f| f.replicas = 1, false, "a failover can lose"),
             (
                 |f| {
@@ -321,11 +253,7 @@ mod tests {
                 false,
                 "wait for a standby",
             ),
-            (
-                |f| f.statement_timeout = None,
-                false,
-                "no statement_timeout",
-            ),
+            (|f| f.statement_timeout = None, false, "no statement_timeout"),
         ];
         for (change, problem, detail) in cases {
             let (is_problem, details) = said(change);
@@ -338,20 +266,10 @@ mod tests {
     fn the_ledger_must_remember_for_as_long_as_the_topic() {
         let day = Duration::from_hours(24);
         let cases = [
-            (
-                day * 30,
-                TopicRetention::For(day * 7),
-                false,
-                "≥ topic retention 7days",
-            ),
-            (day * 7, TopicRetention::For(day * 7), false, "≥"),
-            (
-                day * 6,
-                TopicRetention::For(day * 7),
-                true,
-                "notified twice",
-            ),
-            (day, TopicRetention::Forever, false, "nothing is pruned"),
+            (day * 30, Retention::For(day * 7), false, "≥ topic retention 7days"),
+            (day * 7, Retention::For(day * 7), false, "≥"),
+            (day * 6, Retention::For(day * 7), true, "notified twice"),
+            (day, Retention::Forever, false, "nothing is pruned"),
         ];
         for (ledger, topic, problem, detail) in cases {
             let finding = retention_finding(ledger, topic);

@@ -48,10 +48,7 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
 }
 
 pub(super) fn decode(coordinates: Coordinates, stored: Vec<u8>) -> Result<Record, DamagedRecord> {
-    let stored = StoredRecord::decode(Bytes::from(stored)).map_err(|source| DamagedRecord {
-        coordinates,
-        source,
-    })?;
+    let stored = StoredRecord::decode(Bytes::from(stored)).map_err(|source| DamagedRecord { coordinates, source })?;
     Ok(Record {
         coordinates,
         timestamp: stored.timestamp.map(Timestamp),
@@ -63,19 +60,13 @@ pub(super) fn decode(coordinates: Coordinates, stored: Vec<u8>) -> Result<Record
 
 impl From<&Header> for StoredHeader {
     fn from(header: &Header) -> Self {
-        Self {
-            name: header.name.clone(),
-            value: header.value.clone(),
-        }
+        Self { name: header.name.clone(), value: header.value.clone() }
     }
 }
 
 impl From<StoredHeader> for Header {
     fn from(header: StoredHeader) -> Self {
-        Self {
-            name: header.name,
-            value: header.value,
-        }
+        Self { name: header.name, value: header.value }
     }
 }
 
@@ -86,10 +77,7 @@ mod tests {
     use super::*;
     use crate::core::record::{Offset, Partition};
 
-    const COORDINATES: Coordinates = Coordinates {
-        partition: Partition(3),
-        offset: Offset(41),
-    };
+    const COORDINATES: Coordinates = Coordinates { partition: Partition(3), offset: Offset(41) };
 
     fn record(key: Option<&'static [u8]>, value: Option<&'static [u8]>) -> Record {
         Record {
@@ -102,20 +90,13 @@ mod tests {
     }
 
     fn header(name: &'static [u8], value: Option<&'static [u8]>) -> Header {
-        Header {
-            name: Bytes::from_static(name),
-            value: value.map(Bytes::from_static),
-        }
+        Header { name: Bytes::from_static(name), value: value.map(Bytes::from_static) }
     }
 
     #[test]
     fn absent_and_empty_are_not_the_same() {
-        let records = [
-            record(None, None),
-            record(Some(b""), None),
-            record(None, Some(b"")),
-            record(Some(b""), Some(b"")),
-        ];
+        let records =
+            [record(None, None), record(Some(b""), None), record(None, Some(b"")), record(Some(b""), Some(b""))];
         for (index, one) in records.iter().enumerate() {
             assert_eq!(&decode(COORDINATES, encode(one)).unwrap(), one);
             for other in records.iter().skip(index + 1) {

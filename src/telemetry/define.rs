@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 pub(super) const PREFIX: &str = "herald";
@@ -17,10 +17,7 @@ pub(super) struct Shape {
 pub(super) const PLAIN: Shape = by(&[]);
 
 pub(super) const fn by(labels: &'static [&'static str]) -> Shape {
-    Shape {
-        labels,
-        buckets: &[],
-    }
+    Shape { labels, buckets: &[] }
 }
 
 impl Shape {
@@ -33,12 +30,7 @@ impl Shape {
 pub(super) trait Family: Collector + Clone + Sized + 'static {
     fn build(opts: Opts, shape: &Shape) -> prometheus::Result<Self>;
 
-    fn register(
-        registry: &Registry,
-        name: &str,
-        help: &str,
-        shape: &Shape,
-    ) -> prometheus::Result<Self> {
+    fn register(registry: &Registry, name: &str, help: &str, shape: &Shape) -> prometheus::Result<Self> {
         let opts = Opts::new(name, help.trim()).namespace(PREFIX);
         let family = Self::build(opts, shape)?;
         registry.register(Box::new(family.clone()))?;
@@ -90,10 +82,7 @@ impl Family for Histogram {
 
 impl Family for HistogramVec {
     fn build(opts: Opts, shape: &Shape) -> prometheus::Result<Self> {
-        Self::new(
-            HistogramOpts::from(opts).buckets(shape.buckets.to_vec()),
-            shape.labels,
-        )
+        Self::new(HistogramOpts::from(opts).buckets(shape.buckets.to_vec()), shape.labels)
     }
 }
 

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{debug, error, info, warn};
 
-use super::labels::{KafkaErrorClass, PauseCause, RebalanceKind, Statement, StatementResult};
+use super::labels::{PauseCause, RebalanceKind, Statement, StatementResult};
 use super::{Telemetry, gauge_value, unix_seconds};
 use crate::core::failure::DeliveryFailure;
-use crate::core::record::{Offset, Partition};
+use crate::core::record::Partition;
 
 /// The consumer was polled; `records` may be 0.
 #[derive(Clone, Copy, Debug)]
@@ -56,16 +56,14 @@ pub struct OffsetsCommitted<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct OffsetsLost {
     pub partition: Partition,
-    /// Where the group stood.
-    pub from: Offset,
-    /// The first record that is left.
-    pub to: Offset,
+    pub count: u64,
 }
 
 /// A Kafka client complained.
 #[derive(Clone, Copy, Debug)]
 pub struct KafkaFailed<'a> {
-    pub class: KafkaErrorClass,
+    /// One of [`ERROR_CLASSES`](crate::kafka::consumer::ERROR_CLASSES).
+    pub class: &'static str,
     pub error: &'a str,
 }
 
@@ -94,14 +92,8 @@ pub struct StatementEnded {
 
 impl Polled {
     pub fn emit(self, telemetry: &Telemetry) {
-        telemetry
-            .metrics
-            .last_poll_timestamp_seconds
-            .set(unix_seconds(SystemTime::now()));
-        telemetry
-            .series
-            .polled
-            .inc_by(self.records.try_into().unwrap_or_default());
+        telemetry.metrics.last_poll_timestamp_seconds.set(unix_seconds(SystemTime::now()));
+        telemetry.series.polled.inc_by(self.records.try_into().unwrap_or_default());
         telemetry.series.in_flight.add(gauge_value(self.records));
     }
 }
@@ -109,21 +101,11 @@ impl Polled {
 impl AttemptEnded<'_> {
     /// A failure is told by what the engine makes of it.
     pub fn emit(self, telemetry: &Telemetry) {
-        let Self {
-            attempt,
-            result,
-            duration,
-        } = self;
+        let Self { attempt, result, duration } = self;
         telemetry.series.attempt(result).observe(duration);
         if let Err(failure) = result {
             let class = failure.class.as_str();
-            debug!(
-                attempt,
-                class,
-                ?duration,
-                error = failure.error,
-                "attempt failed"
-            );
+            debug!(attempt, class, ?duration, error = failure.error, "attempt failed");
         }
     }
 }
@@ -133,14 +115,8 @@ impl Rebalanced<'_> {
         let topic: &str = &telemetry.topic;
         let kind = self.kind.as_str();
         let metrics = &telemetry.metrics;
-        metrics
-            .consumer_rebalances_total
-            .with_label_values(&[kind])
-            .inc();
-        metrics
-            .consumer_assigned_partitions
-            .with_label_values(&[topic])
-            .set(gauge_value(self.assigned));
+        metrics.consumer_rebalances_total.with_label_values(&[kind]).inc();
+        metrics.consumer_assigned_partitions.with_label_values(&[topic]).set(gauge_value(self.assigned));
         let partitions = numbers(self.partitions);
         let assigned = self.assigned;
         match self.kind {
@@ -151,10 +127,7 @@ impl Rebalanced<'_> {
             }
             RebalanceKind::Lost => {
                 telemetry.lag.forget(self.partitions);
-                warn!(
-                    topic,
-                    partitions, assigned, "partitions lost to another owner: their work is dropped"
-                );
+                warn!(topic, partitions, assigned, "partitions lost to another owner: their work is dropped");
             }
         }
     }
@@ -162,10 +135,7 @@ impl Rebalanced<'_> {
 
 impl Drained {
     pub fn emit(self, telemetry: &Telemetry) {
-        telemetry
-            .metrics
-            .consumer_drain_duration_seconds
-            .observe(self.duration.as_secs_f64());
+        telemetry.metrics.consumer_drain_duration_seconds.observe(self.duration.as_secs_f64());
         info!(duration = ?self.duration, "partitions drained and given back");
     }
 }
@@ -189,10 +159,7 @@ impl OffsetsCommitted<'_> {
             Ok(()) => committed.with_label_values(&["ok"]).inc(),
             Err(error) => {
                 committed.with_label_values(&["error"]).inc();
-                warn!(
-                    error,
-                    "offsets not committed: tried again with the next commit"
-                );
+                warn!(error, "offsets not committed: tried again with the next commit");
             }
         }
     }
@@ -200,41 +167,19 @@ impl OffsetsCommitted<'_> {
 
 impl OffsetsLost {
     pub fn emit(self, telemetry: &Telemetry) {
-        let lost = self.to.0.saturating_sub(self.from.0).max(0);
         let topic: &str = &telemetry.topic;
-        telemetry
-            .metrics
-            .offsets_lost_total
-            .with_label_values(&[topic])
-            .inc_by(lost.unsigned_abs());
-        error!(
-            topic,
-            partition = self.partition.0,
-            offset = self.from.0,
-            first_left = self.to.0,
-            lost,
-            "records lost to retention before they were read"
-        );
+        telemetry.metrics.offsets_lost_total.with_label_values(&[topic]).inc_by(self.count);
+        let (partition, count) = (self.partition.0, self.count);
+        error!(topic, partition, count, "records lost to retention before they were read");
     }
 }
 
 impl KafkaFailed<'_> {
     pub fn emit(self, telemetry: &Telemetry) {
-        let class = self.class.as_str();
-        let error = self.error;
-        telemetry
-            .metrics
-            .kafka_errors_total
-            .with_label_values(&[class])
-            .inc();
-        match self.class {
-            KafkaErrorClass::Transport | KafkaErrorClass::Group | KafkaErrorClass::Other => {
-                warn!(class, error, "kafka error: the client goes on trying");
-            }
-            KafkaErrorClass::Authentication
-            | KafkaErrorClass::Authorization
-            | KafkaErrorClass::Topic
-            | KafkaErrorClass::Fatal => error!(class, error, "kafka error: run herald check"),
+        let Self { class, error } = self;
+        telemetry.metrics.kafka_errors_total.with_label_values(&[class]).inc();
+        if let Some(suppressed) = telemetry.repeated.admit(class, std::time::Instant::now()) {
+            warn!(class, error, suppressed, "kafka error: the client goes on trying");
         }
     }
 }
@@ -242,13 +187,8 @@ impl KafkaFailed<'_> {
 impl DeadLetterPublished {
     pub fn emit(self, telemetry: &Telemetry) {
         let metrics = &telemetry.metrics;
-        metrics
-            .dead_letters_published_total
-            .with_label_values(&[telemetry.topic.as_ref()])
-            .inc();
-        metrics
-            .dead_letter_publish_duration_seconds
-            .observe(self.duration.as_secs_f64());
+        metrics.dead_letters_published_total.with_label_values(&[telemetry.topic.as_ref()]).inc();
+        metrics.dead_letter_publish_duration_seconds.observe(self.duration.as_secs_f64());
         debug!(id = self.id, duration = ?self.duration, "dead letter published");
     }
 }
@@ -259,12 +199,7 @@ impl DeadLetterNotPublished<'_> {
         let kind = "dead letter not published";
         if let Some(suppressed) = telemetry.repeated.admit(kind, std::time::Instant::now()) {
             let (id, error) = (self.id, self.error);
-            error!(
-                id,
-                error,
-                suppressed,
-                "dead letters cannot be published: they are kept and published later"
-            );
+            error!(id, error, suppressed, "dead letters cannot be published: they are kept and published later");
         }
     }
 }
@@ -274,10 +209,7 @@ impl StatementEnded {
     pub fn emit(self, telemetry: &Telemetry) {
         let metrics = &telemetry.metrics;
         let (operation, result) = (self.statement.as_str(), self.result.as_str());
-        metrics
-            .postgres_duration_seconds
-            .with_label_values(&[operation, result])
-            .observe(self.duration.as_secs_f64());
+        metrics.postgres_duration_seconds.with_label_values(&[operation, result]).observe(self.duration.as_secs_f64());
         if self.statement.writes_ledger() {
             metrics
                 .ledger_batch_size

@@ -1,5 +1,7 @@
 //! The values of the labels: closed, so that every series is there at 0 before anything happens.
 
+use crate::core::failure::LedgerFailure;
+
 /// Why the assignment changed: `consumer_rebalances_total{kind}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RebalanceKind {
@@ -16,22 +18,6 @@ pub enum PauseCause {
     Breaker,
     Ledger,
     ParkedLimit,
-}
-
-/// What a Kafka client complained of, by who can mend it: `kafka_errors_total{class}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KafkaErrorClass {
-    /// Brokers cannot be reached, or not in time; the client goes on trying.
-    Transport,
-    Authentication,
-    Authorization,
-    /// The topic or a partition of it does not exist.
-    Topic,
-    /// The consumer group refused or expelled the member.
-    Group,
-    /// The client is of no use any more.
-    Fatal,
-    Other,
 }
 
 /// A statement of the worker: `postgres_duration_seconds{operation}`.
@@ -88,12 +74,7 @@ impl RebalanceKind {
 }
 
 impl PauseCause {
-    pub const ALL: [Self; 4] = [
-        Self::Backpressure,
-        Self::Breaker,
-        Self::Ledger,
-        Self::ParkedLimit,
-    ];
+    pub const ALL: [Self; 4] = [Self::Backpressure, Self::Breaker, Self::Ledger, Self::ParkedLimit];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -102,31 +83,6 @@ impl PauseCause {
             Self::Breaker => "breaker",
             Self::Ledger => "ledger",
             Self::ParkedLimit => "parked_limit",
-        }
-    }
-}
-
-impl KafkaErrorClass {
-    pub const ALL: [Self; 7] = [
-        Self::Transport,
-        Self::Authentication,
-        Self::Authorization,
-        Self::Topic,
-        Self::Group,
-        Self::Fatal,
-        Self::Other,
-    ];
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Transport => "transport",
-            Self::Authentication => "authentication",
-            Self::Authorization => "authorization",
-            Self::Topic => "topic",
-            Self::Group => "group",
-            Self::Fatal => "fatal",
-            Self::Other => "other",
         }
     }
 }
@@ -182,6 +138,16 @@ impl Statement {
 }
 
 impl StatementResult {
+    #[must_use]
+    pub fn of(failure: Option<&LedgerFailure>) -> Self {
+        match failure {
+            None => Self::Ok,
+            Some(LedgerFailure::BadData(_)) => Self::BadData,
+            Some(LedgerFailure::Conflict(_)) => Self::Conflict,
+            Some(LedgerFailure::Outage(_)) => Self::Outage,
+        }
+    }
+
     pub const ALL: [Self; 4] = [Self::Ok, Self::BadData, Self::Conflict, Self::Outage];
 
     #[must_use]
@@ -196,12 +162,7 @@ impl StatementResult {
 }
 
 impl Queue {
-    pub const ALL: [Self; 4] = [
-        Self::Polled,
-        Self::Commands,
-        Self::Deliveries,
-        Self::Records,
-    ];
+    pub const ALL: [Self; 4] = [Self::Polled, Self::Commands, Self::Deliveries, Self::Records];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {

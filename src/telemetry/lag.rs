@@ -38,9 +38,7 @@ struct Sample {
 
 impl LagBoard {
     pub(super) fn register(registry: &Registry, topic: &str) -> prometheus::Result<Self> {
-        let board = Self {
-            sample: Arc::default(),
-        };
+        let board = Self { sample: Arc::default() };
         let collector = LagCollector::new(board.clone(), topic)?;
         registry.register(Box::new(collector))?;
         Ok(board)
@@ -48,14 +46,8 @@ impl LagBoard {
 
     /// Replaces the sample: partitions that are not in it have no series any more.
     pub fn replace(&self, partitions: impl IntoIterator<Item = PartitionLag>) {
-        let partitions = partitions
-            .into_iter()
-            .map(|lag| (lag.partition, lag))
-            .collect();
-        *self.lock() = Sample {
-            taken_at: Some(SystemTime::now()),
-            partitions,
-        };
+        let partitions = partitions.into_iter().map(|lag| (lag.partition, lag)).collect();
+        *self.lock() = Sample { taken_at: Some(SystemTime::now()), partitions };
     }
 
     /// Removes the series of partitions that were taken away, without waiting for the next sample.
@@ -80,8 +72,7 @@ impl PartitionLag {
         if self.records() == 0 {
             return Duration::ZERO.as_secs_f64();
         }
-        now.saturating_duration_since(self.behind_since)
-            .as_secs_f64()
+        now.saturating_duration_since(self.behind_since).as_secs_f64()
     }
 }
 
@@ -103,18 +94,8 @@ struct Gauges {
 impl LagCollector {
     fn new(board: LagBoard, topic: &str) -> prometheus::Result<Self> {
         let gauges = Gauges::new()?;
-        let descriptions = gauges
-            .collectors()
-            .iter()
-            .flat_map(|gauge| gauge.desc())
-            .cloned()
-            .collect();
-        Ok(Self {
-            board,
-            topic: topic.to_owned(),
-            gauges: Mutex::new(gauges),
-            descriptions,
-        })
+        let descriptions = gauges.collectors().iter().flat_map(|gauge| gauge.desc()).cloned().collect();
+        Ok(Self { board, topic: topic.to_owned(), gauges: Mutex::new(gauges), descriptions })
     }
 }
 
@@ -123,10 +104,7 @@ impl Gauges {
         const LABELS: &[&str] = &["topic", "partition"];
         let opts = |name: &str, help: &str| Opts::new(name, help).namespace(PREFIX);
         Ok(Self {
-            records: IntGaugeVec::new(
-                opts("consumer_lag_records", "Records that are not ended yet."),
-                LABELS,
-            )?,
+            records: IntGaugeVec::new(opts("consumer_lag_records", "Records that are not ended yet."), LABELS)?,
             seconds: GaugeVec::new(
                 opts(
                     "consumer_lag_seconds",
@@ -134,10 +112,7 @@ impl Gauges {
                 ),
                 LABELS,
             )?,
-            committed: IntGaugeVec::new(
-                opts("consumer_committed_offset", "The next offset to end."),
-                LABELS,
-            )?,
+            committed: IntGaugeVec::new(opts("consumer_committed_offset", "The next offset to end."), LABELS)?,
             sampled: Gauge::with_opts(opts(
                 "consumer_lag_sample_timestamp_seconds",
                 "When the lag was last sampled; 0 before the first time.",
@@ -161,12 +136,8 @@ impl Gauges {
             let partition = lag.partition.to_string();
             let labels = [topic, partition.as_str()];
             self.records.with_label_values(&labels).set(lag.records());
-            self.seconds
-                .with_label_values(&labels)
-                .set(lag.seconds(now));
-            self.committed
-                .with_label_values(&labels)
-                .set(lag.committed.0);
+            self.seconds.with_label_values(&labels).set(lag.seconds(now));
+            self.committed.with_label_values(&labels).set(lag.committed.0);
         }
     }
 }
@@ -180,11 +151,7 @@ impl Collector for LagCollector {
         // Held to the end: of two scrapes at once, neither may see the gauges half written.
         let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
         gauges.write(&self.board.lock(), &self.topic);
-        gauges
-            .collectors()
-            .iter()
-            .flat_map(|gauge| gauge.collect())
-            .collect()
+        gauges.collectors().iter().flat_map(|gauge| gauge.collect()).collect()
     }
 }
 
@@ -199,16 +166,12 @@ mod tests {
             partition: Partition(partition),
             committed: Offset(offsets.0),
             end: Offset(offsets.1),
-            behind_since: Instant::now()
-                .checked_sub(Duration::from_secs(seconds_behind))
-                .unwrap(),
+            behind_since: Instant::now().checked_sub(Duration::from_secs(seconds_behind)).unwrap(),
         }
     }
 
     fn value(registry: &Registry, series: &str) -> Option<f64> {
-        let text = TextEncoder::new()
-            .encode_to_string(&registry.gather())
-            .unwrap();
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         let line = text.lines().find(|line| line.starts_with(series))?;
         Some(line.rsplit(' ').next()?.parse().unwrap())
     }
@@ -218,12 +181,8 @@ mod tests {
         let registry = Registry::new();
         let board = LagBoard::register(&registry, "t").unwrap();
         board.replace([lag(0, (5, 9), 100), lag(1, (7, 7), 100), lag(2, (8, 7), 1)]);
-        let series = |name: &str, partition| {
-            value(
-                &registry,
-                &format!(r#"herald_{name}{{partition="{partition}",topic="t"}}"#),
-            )
-        };
+        let series =
+            |name: &str, partition| value(&registry, &format!(r#"herald_{name}{{partition="{partition}",topic="t"}}"#));
         assert_eq!(series("consumer_lag_records", 0), Some(4.0));
         assert_eq!(series("consumer_lag_records", 1), Some(0.0));
         assert_eq!(series("consumer_lag_records", 2), Some(0.0));
@@ -238,12 +197,7 @@ mod tests {
     fn a_revoked_partition_has_no_series_any_more() {
         let registry = Registry::new();
         let board = LagBoard::register(&registry, "t").unwrap();
-        let behind = |partition| {
-            value(
-                &registry,
-                &format!(r#"herald_consumer_lag_records{{partition="{partition}""#),
-            )
-        };
+        let behind = |partition| value(&registry, &format!(r#"herald_consumer_lag_records{{partition="{partition}""#));
         board.replace([lag(0, (0, 3), 0), lag(1, (0, 4), 0)]);
         board.forget(&[Partition(0)]);
         assert_eq!((behind(0), behind(1)), (None, Some(4.0)));

@@ -20,10 +20,7 @@ struct Kind {
 
 impl RateLimit {
     pub(super) fn new(interval: Duration) -> Self {
-        Self {
-            interval,
-            kinds: Mutex::default(),
-        }
+        Self { interval, kinds: Mutex::default() }
     }
 
     /// How many lines of this kind were suppressed since its last one, if it may have one at `now`.
@@ -40,10 +37,7 @@ impl RateLimit {
         if kinds.len() >= MOST_KINDS {
             kinds.clear();
         }
-        let seen = Kind {
-            last_line: now,
-            suppressed: 0,
-        };
+        let seen = Kind { last_line: now, suppressed: 0 };
         kinds.insert(kind.into(), seen);
         Some(0)
     }

@@ -25,14 +25,9 @@ pub enum LogsError {
 pub fn init(settings: &Telemetry) -> Result<(), LogsError> {
     let filter = EnvFilter::builder()
         .parse(&settings.log_level)
-        .map_err(|reason| LogsError::Filter {
-            level: settings.log_level.clone(),
-            reason,
-        })?;
+        .map_err(|reason| LogsError::Filter { level: settings.log_level.clone(), reason })?;
     let lines = lines(settings.log_format, stderr().is_terminal(), stderr);
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .try_init()?;
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
     Ok(())
 }
 
@@ -49,11 +44,7 @@ where
             .with_span_list(false)
             .with_writer(writer)
             .boxed(),
-        LogFormat::Pretty => fmt::layer()
-            .with_ansi(colour)
-            .with_target(false)
-            .with_writer(writer)
-            .boxed(),
+        LogFormat::Pretty => fmt::layer().with_ansi(colour).with_target(false).with_writer(writer).boxed(),
     }
 }
 
@@ -102,24 +93,15 @@ mod tests {
     #[test]
     fn a_pretty_line_is_one_line_without_colour_codes() {
         let line = line(LogFormat::Pretty);
-        assert!(
-            line.contains(r#"WARN delivery failed partition=3 order_id="a\nb""#),
-            "{line}"
-        );
+        assert!(line.contains(r#"WARN delivery failed partition=3 order_id="a\nb""#), "{line}");
         assert_eq!(line.lines().count(), 1);
         assert!(!line.contains('\x1b'));
     }
 
     #[test]
     fn a_filter_that_cannot_be_read_names_its_key() {
-        let settings = Telemetry {
-            log_format: LogFormat::Pretty,
-            log_level: "herald=loud".to_owned(),
-        };
+        let settings = Telemetry { log_format: LogFormat::Pretty, log_level: "herald=loud".to_owned() };
         let error = init(&settings).unwrap_err().to_string();
-        assert!(
-            error.starts_with("telemetry.log_level: \"herald=loud\""),
-            "{error}"
-        );
+        assert!(error.starts_with("telemetry.log_level: \"herald=loud\""), "{error}");
     }
 }

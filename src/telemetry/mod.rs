@@ -27,6 +27,7 @@ use self::lag::LagBoard;
 use self::limit::RateLimit;
 use self::metrics::Metrics;
 use self::series::Series;
+use crate::preflight::Retention;
 
 /// Between two lines that say the same.
 const LINE_INTERVAL: Duration = Duration::from_mins(1);
@@ -72,6 +73,15 @@ impl Telemetry {
         &self.metrics
     }
 
+    /// How long the source topic keeps its records; infinite while that is unknown, so that no alert fires over it.
+    pub fn topic_retention(&self, retention: Retention) {
+        let seconds = match retention {
+            Retention::For(time) => time.as_secs_f64(),
+            Retention::Forever | Retention::Unknown => f64::INFINITY,
+        };
+        self.metrics.topic_retention_seconds.with_label_values(&[&*self.topic]).set(seconds);
+    }
+
     /// Where the lag sampler leaves what it saw.
     pub fn lag(&self) -> &LagBoard {
         &self.lag
@@ -80,9 +90,7 @@ impl Telemetry {
 
 /// For gauges that hold a point in time.
 pub fn unix_seconds(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// For gauges that hold a count.

@@ -3,12 +3,12 @@
 use prometheus::core::{MetricVec, MetricVecBuilder};
 
 use super::Subject;
-use super::labels::{
-    KafkaErrorClass, PauseCause, Queue, RebalanceKind, Statement, StatementResult,
-};
+use super::labels::{PauseCause, Queue, RebalanceKind, Statement, StatementResult};
 use super::metrics::Metrics;
 use crate::core::effect::{ClaimResult, Outcome};
 use crate::core::failure::Reason;
+use crate::core::invariants::Invariant;
+use crate::kafka::consumer::ERROR_CLASSES;
 
 // Values that no enum of the code holds, or not yet all of them.
 const ATTEMPT_RESULTS: [&str; 5] = ["ok", "transient", "unknown", "permanent", "outage"];
@@ -22,11 +22,8 @@ const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 const LETTER_STATES: [&str; 5] = ["open", "replaying", "quarantined", "discarded", "resolved"];
 const REPLAY_RESULTS: [&str; 4] = ["notified", "duplicate", "dead_lettered", "refused"];
 const REPLAY_STATES: [&str; 5] = ["running", "paused", "stopped", "cancelled", "done"];
-const OPERATOR_ACTIONS: [&str; 7] = [
-    "replay", "pause", "resume", "cancel", "discard", "restore", "reindex",
-];
+const OPERATOR_ACTIONS: [&str; 7] = ["replay", "pause", "resume", "cancel", "discard", "restore", "reindex"];
 const OPERATOR_RESULTS: [&str; 4] = ["ok", "refused", "conflict", "error"];
-const INVARIANTS: [&str; 8] = ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8"];
 const MEMORY_AREAS: [&str; 1] = ["records"];
 
 /// Makes all series present, and sets the few whose resting value is not 0.
@@ -51,34 +48,24 @@ fn present_records(metrics: &Metrics, subject: Subject<'_>) {
     present(&metrics.record_duration_seconds, &[&topic, &outcomes]);
     present(&metrics.event_age_seconds, &[&topic]);
     present(&metrics.attempts_total, &[&channel, &ATTEMPT_RESULTS]);
-    present(
-        &metrics.attempt_duration_seconds,
-        &[&channel, &ATTEMPT_RESULTS],
-    );
+    present(&metrics.attempt_duration_seconds, &[&channel, &ATTEMPT_RESULTS]);
     present(&metrics.retries_scheduled_total, &[&WAITING_PLACES]);
     present(&metrics.deliveries_held_total, &[&channel]);
-    present(
-        &metrics.claims_total,
-        &[&ClaimResult::ALL.map(ClaimResult::as_str)],
-    );
+    present(&metrics.claims_total, &[&ClaimResult::ALL.map(ClaimResult::as_str)]);
 }
 
 fn present_kafka(metrics: &Metrics, subject: Subject<'_>) {
     let topic = [subject.topic];
     let causes = PauseCause::ALL.map(PauseCause::as_str);
     let kinds = RebalanceKind::ALL.map(RebalanceKind::as_str);
-    let classes = KafkaErrorClass::ALL.map(KafkaErrorClass::as_str);
     present(&metrics.consumer_assigned_partitions, &[&topic]);
     present(&metrics.consumer_paused_partitions, &[&topic, &causes]);
     present(&metrics.consumer_rebalances_total, &[&kinds]);
     present(&metrics.offset_commits_total, &[&COMMIT_RESULTS]);
     present(&metrics.offsets_lost_total, &[&topic]);
-    present(&metrics.kafka_errors_total, &[&classes]);
+    present(&metrics.kafka_errors_total, &[&ERROR_CLASSES]);
     // Half of an unknown retention must be longer than any lag, or the alert on it would fire.
-    metrics
-        .topic_retention_seconds
-        .with_label_values(&topic)
-        .set(f64::INFINITY);
+    metrics.topic_retention_seconds.with_label_values(&topic).set(f64::INFINITY);
 }
 
 fn present_postgres(metrics: &Metrics) {
@@ -97,10 +84,7 @@ fn present_parking(metrics: &Metrics) {
     present(&metrics.breaker_state, &[&DEPENDENCIES, &BREAKER_STATES]);
     present(&metrics.breaker_opened_total, &[&DEPENDENCIES]);
     for dependency in DEPENDENCIES {
-        metrics
-            .breaker_state
-            .with_label_values(&[dependency, "closed"])
-            .set(1);
+        metrics.breaker_state.with_label_values(&[dependency, "closed"]).set(1);
     }
 }
 
@@ -112,26 +96,19 @@ fn present_dead_letters(metrics: &Metrics, subject: Subject<'_>) {
     present(&metrics.dead_letters, &[&LETTER_STATES, &reasons]);
     present(&metrics.replays_total, &[&REPLAY_RESULTS]);
     present(&metrics.replay_runs, &[&REPLAY_STATES]);
-    present(
-        &metrics.operator_actions_total,
-        &[&OPERATOR_ACTIONS, &OPERATOR_RESULTS],
-    );
+    present(&metrics.operator_actions_total, &[&OPERATOR_ACTIONS, &OPERATOR_RESULTS]);
 }
 
 fn present_process(metrics: &Metrics) {
     let queues = Queue::ALL.map(Queue::as_str);
-    present(&metrics.invariant_violations_total, &[&INVARIANTS]);
+    present(&metrics.invariant_violations_total, &[&Invariant::ALL.map(Invariant::as_str)]);
     present(&metrics.queue_length, &[&queues]);
     present(&metrics.queue_capacity, &[&queues]);
     present(&metrics.memory_limit_bytes, &[&MEMORY_AREAS]);
     present(&metrics.memory_used_bytes, &[&MEMORY_AREAS]);
     metrics
         .build_info
-        .with_label_values(&[
-            env!("CARGO_PKG_VERSION"),
-            env!("HERALD_REVISION"),
-            env!("HERALD_RUSTC"),
-        ])
+        .with_label_values(&[env!("CARGO_PKG_VERSION"), env!("HERALD_REVISION"), env!("HERALD_RUSTC")])
         .set(1);
 }
 

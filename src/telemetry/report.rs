@@ -20,22 +20,16 @@ impl Telemetry {
         let series = &self.series;
         let topic: &str = &self.topic;
         match report {
-            Report::Ended {
-                outcome,
-                timestamp,
-                duration,
-                ..
-            } => {
+            Report::Ended { outcome, timestamp, duration, .. } => {
                 series.in_flight.dec();
                 series.outcome(*outcome).observe(*duration);
                 if let (Outcome::Notified, Some(timestamp)) = (outcome, timestamp) {
                     series.age.observe(age(*timestamp).as_secs_f64());
                 }
             }
-            Report::Buried { reason, .. } => metrics
-                .dead_letters_total
-                .with_label_values(&[topic, reason.as_str()])
-                .inc(),
+            Report::Buried { reason, .. } => {
+                metrics.dead_letters_total.with_label_values(&[topic, reason.as_str()]).inc();
+            }
             // The record's own outcome is counted when it ends.
             Report::IgnoredEventType { .. } => {}
             Report::HandedBack { count, .. } => {
@@ -44,18 +38,16 @@ impl Telemetry {
             }
             Report::Claimed(result) => series.claim(*result).inc(),
             Report::RetryScheduled { .. } => series.retries_in_lane.inc(),
-            Report::DeliveryHeld { .. } => metrics
-                .deliveries_held_total
-                .with_label_values(&[self.channel.as_ref()])
-                .inc(),
+            Report::DeliveryHeld { .. } => {
+                metrics.deliveries_held_total.with_label_values(&[self.channel.as_ref()]).inc();
+            }
             Report::LedgerHeld { .. } => metrics.ledger_batches_held_total.inc(),
             Report::Fenced { .. } => metrics.consumer_fenced_total.inc(),
             Report::Frozen { .. } => metrics.process_freezes_total.inc(),
             Report::Aborted { count, .. } => metrics.deliveries_aborted_total.inc_by(*count),
-            Report::InvariantViolated { invariant, .. } => metrics
-                .invariant_violations_total
-                .with_label_values(&[invariant])
-                .inc(),
+            Report::InvariantViolated { invariant, .. } => {
+                metrics.invariant_violations_total.with_label_values(&[invariant]).inc();
+            }
         }
     }
 
@@ -117,8 +109,5 @@ impl Telemetry {
 /// Zero for a record from the future: clocks disagree.
 fn age(timestamp: Timestamp) -> Duration {
     let stamped = Duration::from_millis(timestamp.0.try_into().unwrap_or_default());
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .saturating_sub(stamped)
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(stamped)
 }

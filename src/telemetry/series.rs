@@ -125,8 +125,7 @@ impl Outcomes {
 
 impl Claims {
     fn of(metrics: &Metrics) -> Self {
-        let count =
-            |result: ClaimResult| metrics.claims_total.with_label_values(&[result.as_str()]);
+        let count = |result: ClaimResult| metrics.claims_total.with_label_values(&[result.as_str()]);
         Self {
             fresh: count(ClaimResult::Fresh),
             takeover: count(ClaimResult::Takeover),
@@ -142,9 +141,7 @@ impl Attempts {
     fn of(metrics: &Metrics, channel: &str) -> Self {
         let timed = |result: &str| Timed {
             count: metrics.attempts_total.with_label_values(&[channel, result]),
-            duration: metrics
-                .attempt_duration_seconds
-                .with_label_values(&[channel, result]),
+            duration: metrics.attempt_duration_seconds.with_label_values(&[channel, result]),
         };
         Self {
             ok: timed("ok"),

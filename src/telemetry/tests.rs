@@ -6,20 +6,17 @@ use std::time::Instant;
 use prometheus::TextEncoder;
 
 use super::events::{
-    AttemptEnded, DeadLetterNotPublished, DeadLetterPublished, Drained, KafkaFailed,
-    OffsetsCommitted, OffsetsLost, PausedPartitions, Polled, Rebalanced, StatementEnded,
+    AttemptEnded, DeadLetterNotPublished, DeadLetterPublished, Drained, KafkaFailed, OffsetsCommitted, OffsetsLost,
+    PausedPartitions, Polled, Rebalanced, StatementEnded,
 };
-use super::labels::{KafkaErrorClass, PauseCause, RebalanceKind, Statement, StatementResult};
+use super::labels::{PauseCause, RebalanceKind, Statement, StatementResult};
 use super::lag::PartitionLag;
 use super::*;
 use crate::core::effect::{ClaimResult, Outcome, Report};
 use crate::core::failure::{DeliveryFailure, FailureClass, Reason};
 use crate::core::record::{Coordinates, Epoch, Offset, Partition, Timestamp};
 
-const SUBJECT: Subject<'_> = Subject {
-    topic: "order_events",
-    channel: "webhook",
-};
+const SUBJECT: Subject<'_> = Subject { topic: "order_events", channel: "webhook" };
 
 fn telemetry() -> (Registry, Telemetry) {
     let registry = Registry::new();
@@ -117,10 +114,7 @@ fn label_names(series: &str) -> String {
     let Some((_, labels)) = series.split_once('{') else {
         return String::new();
     };
-    let names: Vec<_> = labels
-        .split(',')
-        .map(|label| label.split('=').next().unwrap())
-        .collect();
+    let names: Vec<_> = labels.split(',').map(|label| label.split('=').next().unwrap()).collect();
     names.join(",")
 }
 
@@ -135,10 +129,7 @@ fn every_series_of_the_contract_is_there_from_the_start() {
     }]);
     let series = scrape(&registry);
     for (name, labels, count) in CONTRACT {
-        let found: Vec<_> = series
-            .iter()
-            .filter(|(series, _)| series.split('{').next() == Some(name))
-            .collect();
+        let found: Vec<_> = series.iter().filter(|(series, _)| series.split('{').next() == Some(name)).collect();
         assert_eq!(found.len(), count, "{name}: {found:?}");
         for (series, value) in found {
             assert_eq!(label_names(series), labels, "{series}");
@@ -158,19 +149,14 @@ fn every_series_of_the_contract_is_there_from_the_start() {
 fn no_metric_is_outside_the_contract() {
     let (registry, _telemetry) = telemetry();
     let known = |name: &str| {
-        CONTRACT
-            .iter()
-            .any(|(known, _, _)| known.trim_end_matches("_count") == name)
+        CONTRACT.iter().any(|(known, _, _)| known.trim_end_matches("_count") == name)
             || name.starts_with("process_")
             || name == "consumer_lag_sample_timestamp_seconds"
     };
     for family in registry.gather() {
         let name = family.name().trim_start_matches("herald_");
         assert!(known(name), "{name} is not in the table above");
-        assert!(
-            family.help().ends_with('.') && !family.help().starts_with(' '),
-            "{name}"
-        );
+        assert!(family.help().ends_with('.') && !family.help().starts_with(' '), "{name}");
     }
 }
 
@@ -181,10 +167,7 @@ fn a_second_telemetry_in_one_registry_is_refused() {
 }
 
 fn at() -> Coordinates {
-    Coordinates {
-        partition: Partition(3),
-        offset: Offset(7),
-    }
+    Coordinates { partition: Partition(3), offset: Offset(7) }
 }
 
 fn reports() -> Vec<(Report, &'static str, &'static str)> {
@@ -213,25 +196,16 @@ fn reports() -> Vec<(Report, &'static str, &'static str)> {
             "1",
         ),
         (
-            Report::IgnoredEventType {
-                event_type: "X".into(),
-            },
+            Report::IgnoredEventType { event_type: "X".into() },
             r#"records_total{outcome="ignored",topic="order_events"}"#,
             "0",
         ),
         (
-            Report::HandedBack {
-                partition: Partition(3),
-                count: 4,
-            },
+            Report::HandedBack { partition: Partition(3), count: 4 },
             r#"records_handed_back_total{topic="order_events"}"#,
             "4",
         ),
-        (
-            Report::Claimed(ClaimResult::Takeover),
-            r#"claims_total{result="takeover"}"#,
-            "1",
-        ),
+        (Report::Claimed(ClaimResult::Takeover), r#"claims_total{result="takeover"}"#, "1"),
         (
             Report::RetryScheduled {
                 coordinates: at(),
@@ -244,45 +218,16 @@ fn reports() -> Vec<(Report, &'static str, &'static str)> {
             "1",
         ),
         (
-            Report::DeliveryHeld {
-                coordinates: at(),
-                order_id: "1".into(),
-                wait: second,
-                error: error(),
-            },
+            Report::DeliveryHeld { coordinates: at(), order_id: "1".into(), wait: second, error: error() },
             r#"deliveries_held_total{channel="webhook"}"#,
             "1",
         ),
-        (
-            Report::LedgerHeld {
-                wait: second,
-                error: error(),
-            },
-            "ledger_batches_held_total",
-            "1",
-        ),
-        (
-            Report::Fenced {
-                partition: Partition(3),
-                epoch: Epoch(2),
-            },
-            "consumer_fenced_total",
-            "1",
-        ),
+        (Report::LedgerHeld { wait: second, error: error() }, "ledger_batches_held_total", "1"),
+        (Report::Fenced { partition: Partition(3), epoch: Epoch(2) }, "consumer_fenced_total", "1"),
         (Report::Frozen { gap: second }, "process_freezes_total", "1"),
+        (Report::Aborted { partition: Partition(3), count: 2 }, "deliveries_aborted_total", "2"),
         (
-            Report::Aborted {
-                partition: Partition(3),
-                count: 2,
-            },
-            "deliveries_aborted_total",
-            "2",
-        ),
-        (
-            Report::InvariantViolated {
-                invariant: "I7",
-                detail: "1 too many".to_owned(),
-            },
+            Report::InvariantViolated { invariant: "I7", detail: "1 too many".to_owned() },
             r#"invariant_violations_total{invariant="I7"}"#,
             "1",
         ),
@@ -310,10 +255,7 @@ fn polled_is_ended_and_in_flight_and_handed_back() {
             duration: Duration::from_millis(3),
         });
     }
-    telemetry.report(&Report::HandedBack {
-        partition: Partition(3),
-        count: 2,
-    });
+    telemetry.report(&Report::HandedBack { partition: Partition(3), count: 2 });
     let series = scrape(&registry);
     let of = |name: &str| series[&format!(r#"{name}{{topic="order_events"}}"#)].as_str();
     assert_eq!(of("records_polled_total"), "10");
@@ -324,10 +266,7 @@ fn polled_is_ended_and_in_flight_and_handed_back() {
     for outcome in Outcome::ALL.map(Outcome::as_str) {
         let labels = format!(r#"{{outcome="{outcome}",topic="order_events"}}"#);
         assert_eq!(series[&format!("records_total{labels}")], "1");
-        assert_eq!(
-            series[&format!("record_duration_seconds_count{labels}")],
-            "1"
-        );
+        assert_eq!(series[&format!("record_duration_seconds_count{labels}")], "1");
     }
 }
 
@@ -340,29 +279,16 @@ fn an_attempt_is_counted_by_its_class() {
         FailureClass::Permanent,
         FailureClass::Outage,
     ];
-    let failures = classes.map(|class| {
-        Err(DeliveryFailure {
-            class,
-            error: "x".to_owned(),
-        })
-    });
+    let failures = classes.map(|class| Err(DeliveryFailure { class, error: "x".to_owned() }));
     for result in failures.iter().chain([&Ok(())]) {
         let (attempt, duration) = (1, Duration::from_millis(5));
-        AttemptEnded {
-            attempt,
-            result,
-            duration,
-        }
-        .emit(&telemetry);
+        AttemptEnded { attempt, result, duration }.emit(&telemetry);
     }
     let series = scrape(&registry);
     for result in ["ok", "transient", "unknown", "permanent", "outage"] {
         let labels = format!(r#"{{channel="webhook",result="{result}"}}"#);
         assert_eq!(series[&format!("attempts_total{labels}")], "1");
-        assert_eq!(
-            series[&format!("attempt_duration_seconds_count{labels}")],
-            "1"
-        );
+        assert_eq!(series[&format!("attempt_duration_seconds_count{labels}")], "1");
     }
 }
 
@@ -378,38 +304,21 @@ fn every_event_of_the_shell_is_counted() {
         behind_since: Instant::now(),
     }]);
     let (kind, assigned) = (RebalanceKind::Revoked, 3);
-    Rebalanced {
-        kind,
-        partitions: &partitions,
-        assigned,
-    }
-    .emit(&telemetry);
+    Rebalanced { kind, partitions: &partitions, assigned }.emit(&telemetry);
     Drained { duration }.emit(&telemetry);
     let (cause, count) = (PauseCause::Backpressure, 2);
     PausedPartitions { cause, count }.emit(&telemetry);
     OffsetsCommitted { result: Ok(()) }.emit(&telemetry);
     let result = Err("broker gone");
     OffsetsCommitted { result }.emit(&telemetry);
-    let (from, to) = (Offset(10), Offset(15));
-    OffsetsLost {
-        partition: Partition(0),
-        from,
-        to,
-    }
-    .emit(&telemetry);
-    let (class, error) = (KafkaErrorClass::Authorization, "denied");
+    OffsetsLost { partition: Partition(0), count: 5 }.emit(&telemetry);
+    let (class, error) = ("authorization", "denied");
     KafkaFailed { class, error }.emit(&telemetry);
     DeadLetterPublished { id: 1, duration }.emit(&telemetry);
     DeadLetterNotPublished { id: 2, error }.emit(&telemetry);
     for statement in [Statement::Claim, Statement::RaiseEpoch] {
         let (result, rows) = (StatementResult::Ok, 100);
-        StatementEnded {
-            statement,
-            result,
-            rows,
-            duration,
-        }
-        .emit(&telemetry);
+        StatementEnded { statement, result, rows, duration }.emit(&telemetry);
     }
 
     let series = scrape(&registry);
@@ -417,10 +326,7 @@ fn every_event_of_the_shell_is_counted() {
         (r#"consumer_rebalances_total{kind="revoked"}"#, "1"),
         (r#"consumer_assigned_partitions{topic="order_events"}"#, "3"),
         ("consumer_drain_duration_seconds_count", "1"),
-        (
-            r#"consumer_paused_partitions{cause="backpressure",topic="order_events"}"#,
-            "2",
-        ),
+        (r#"consumer_paused_partitions{cause="backpressure",topic="order_events"}"#, "2"),
         (r#"offset_commits_total{result="ok"}"#, "1"),
         (r#"offset_commits_total{result="error"}"#, "1"),
         (r#"offsets_lost_total{topic="order_events"}"#, "5"),
@@ -428,14 +334,8 @@ fn every_event_of_the_shell_is_counted() {
         (r#"dead_letters_published_total{topic="order_events"}"#, "1"),
         ("dead_letter_publish_duration_seconds_count", "1"),
         ("dead_letter_publish_failures_total", "1"),
-        (
-            r#"postgres_duration_seconds_count{operation="claim",result="ok"}"#,
-            "1",
-        ),
-        (
-            r#"postgres_duration_seconds_count{operation="raise_epoch",result="ok"}"#,
-            "1",
-        ),
+        (r#"postgres_duration_seconds_count{operation="claim",result="ok"}"#, "1"),
+        (r#"postgres_duration_seconds_count{operation="raise_epoch",result="ok"}"#, "1"),
         (r#"ledger_batch_size_sum{operation="claim"}"#, "100"),
     ];
     for (name, value) in expected {

@@ -2,19 +2,15 @@ use herald::core::failure::LedgerFailure;
 use herald::core::input::{LedgerState, Ticket};
 use herald::core::record::{Epoch, Partition};
 
-use crate::support::{
-    CONTENT, OTHER_CONTENT, at, claim, dead_letter, holder, row, settlement, test_database,
-};
+use crate::ledger::fixture::{CONTENT, OTHER_CONTENT, at, claim, dead_letter, holder, row, settlement, test_database};
 
 /// Puts the row of order 1 at partition 0, offset 5 into the state.
-async fn prepare(database: &crate::support::TestDatabase, state: LedgerState, epoch: Epoch) {
+async fn prepare(database: &crate::ledger::fixture::TestDatabase, state: LedgerState, epoch: Epoch) {
     database.claim_one(claim("1", at(0, 5), epoch)).await;
     match state {
         LedgerState::Claimed => {}
         LedgerState::Parked => {
-            database
-                .execute("UPDATE processed_orders SET state = 'p'")
-                .await;
+            database.execute("UPDATE processed_orders SET state = 'p'").await;
         }
         LedgerState::Done => {
             let done = [settlement("1", at(0, 5), epoch)];
@@ -61,9 +57,7 @@ async fn a_claim_finds_what_the_table_of_the_design_says() {
     let epoch = database.raise(0).await;
     assert_eq!(database.raise(1).await, epoch);
     for (state, from, found, holder) in table {
-        database
-            .execute("TRUNCATE processed_orders, dead_letters")
-            .await;
+        database.execute("TRUNCATE processed_orders, dead_letters").await;
         prepare(&database, state, epoch).await;
         let answer = database.claim_one(claim("1", from, epoch)).await;
         let expected = row(found, holder, false);
@@ -95,19 +89,12 @@ async fn a_takeover_has_the_epoch_of_the_new_owner_and_keeps_its_starts() {
     let database = test_database().await;
     let old = database.raise(0).await;
     database.claim_one(claim("1", at(0, 5), old)).await;
-    database
-        .execute("UPDATE processed_orders SET starts = 1")
-        .await;
+    database.execute("UPDATE processed_orders SET starts = 1").await;
     let new = database.raise(0).await;
     let taken = database.claim_one(claim("1", at(0, 5), new)).await;
     assert_eq!(taken, Some(row(LedgerState::Claimed, at(0, 5), false)));
     assert_eq!(database.ledger("1").await, "c 0/5 e2");
-    assert_eq!(
-        database
-            .look("SELECT starts::text FROM processed_orders")
-            .await,
-        "1"
-    );
+    assert_eq!(database.look("SELECT starts::text FROM processed_orders").await, "1");
 }
 
 #[tokio::test]
@@ -129,16 +116,8 @@ async fn a_dead_order_sent_again_with_other_content_is_claimed_with_that_content
     let mut other = claim("1", at(0, 9), epoch);
     other.fingerprint = OTHER_CONTENT;
     let answer = database.claim_one(other).await.unwrap();
-    assert_eq!(
-        (answer.state, answer.fingerprint),
-        (LedgerState::Claimed, OTHER_CONTENT)
-    );
-    assert_eq!(
-        database
-            .look("SELECT settled_at::text FROM processed_orders")
-            .await,
-        ""
-    );
+    assert_eq!((answer.state, answer.fingerprint), (LedgerState::Claimed, OTHER_CONTENT));
+    assert_eq!(database.look("SELECT settled_at::text FROM processed_orders").await, "");
 }
 
 #[tokio::test]
@@ -163,11 +142,7 @@ async fn a_claim_is_seized_only_from_the_holder_that_was_found_to_be_gone() {
     let answer = database.claim_one(seizing.clone()).await;
     assert_eq!(answer, Some(row(LedgerState::Claimed, at(1, 1), false)));
 
-    database
-        .postgres
-        .done(&[settlement("1", at(1, 1), epoch)])
-        .await
-        .unwrap();
+    database.postgres.done(&[settlement("1", at(1, 1), epoch)]).await.unwrap();
     let mut late = claim("1", at(0, 7), epoch);
     late.seize_from = Some(holder(at(1, 1)));
     let answer = database.claim_one(late).await;
@@ -178,16 +153,10 @@ async fn a_claim_is_seized_only_from_the_holder_that_was_found_to_be_gone() {
 async fn the_holder_of_another_topic_comes_back_by_its_name() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
-    let elsewhere = database.another_group(crate::support::GROUP, "orders_v1");
+    let elsewhere = database.another_group(crate::ledger::fixture::GROUP, "orders_v1");
     let other_epoch = elsewhere.raise(&[Partition(0)], "worker").await.unwrap()[0].1;
-    elsewhere
-        .claim(&[claim("1", at(0, 5), other_epoch)])
-        .await
-        .unwrap();
-    let answer = database
-        .claim_one(claim("1", at(0, 5), epoch))
-        .await
-        .unwrap();
+    elsewhere.claim(&[claim("1", at(0, 5), other_epoch)]).await.unwrap();
+    let answer = database.claim_one(claim("1", at(0, 5), epoch)).await.unwrap();
     assert_eq!(&*answer.holder.topic, "orders_v1");
     assert_eq!(answer.state, LedgerState::Claimed);
 }
@@ -197,7 +166,7 @@ async fn groups_do_not_know_each_others_orders() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
     prepare(&database, LedgerState::Done, epoch).await;
-    let other = database.another_group("invoices", crate::support::TOPIC);
+    let other = database.another_group("invoices", crate::ledger::fixture::TOPIC);
     let epoch = other.raise(&[Partition(0)], "worker").await.unwrap()[0].1;
     let found = other.claim(&[claim("1", at(0, 5), epoch)]).await.unwrap();
     assert!(found[0].1.inserted);
@@ -209,12 +178,8 @@ async fn a_fenced_claim_does_not_come_back_and_leaves_nothing() {
     let old = database.raise(0).await;
     let other = database.raise(1).await;
     let new = database.raise(0).await;
-    let batch = [
-        claim("1", at(0, 5), old),
-        claim("2", at(1, 6), other),
-        claim("3", at(0, 7), new),
-        claim("4", at(2, 8), new),
-    ];
+    let batch =
+        [claim("1", at(0, 5), old), claim("2", at(1, 6), other), claim("3", at(0, 7), new), claim("4", at(2, 8), new)];
     let found = database.postgres.claim(&batch).await.unwrap();
     let mut tickets: Vec<Ticket> = found.iter().map(|(ticket, _)| *ticket).collect();
     tickets.sort_unstable();
@@ -228,10 +193,7 @@ async fn a_claim_waits_for_a_raise_under_way_and_is_then_fenced() {
     let database = test_database().await;
     let old = database.raise(0).await;
     let mut raise = database.tables.begin().await.unwrap();
-    sqlx::query("UPDATE partition_epochs SET epoch = epoch + 1")
-        .execute(&mut *raise)
-        .await
-        .unwrap();
+    sqlx::query("UPDATE partition_epochs SET epoch = epoch + 1").execute(&mut *raise).await.unwrap();
     let postgres = database.postgres.clone();
     let claiming = tokio::spawn(async move { postgres.claim(&[claim("1", at(0, 5), old)]).await });
     wait_for_a_blocked_statement(&database).await;
@@ -240,7 +202,7 @@ async fn a_claim_waits_for_a_raise_under_way_and_is_then_fenced() {
     assert_eq!(database.ledger("1").await, "none");
 }
 
-async fn wait_for_a_blocked_statement(database: &crate::support::TestDatabase) {
+async fn wait_for_a_blocked_statement(database: &crate::ledger::fixture::TestDatabase) {
     let blocked = "SELECT count(*)::text FROM pg_stat_activity
                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while database.look(blocked).await == "0" {
@@ -252,16 +214,9 @@ async fn wait_for_a_blocked_statement(database: &crate::support::TestDatabase) {
 async fn what_the_table_cannot_hold_is_bad_data() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
-    let cases = [
-        ("a\0b".to_owned(), "22021"),
-        ("x".repeat(256), "23514"),
-        (String::new(), "23514"),
-    ];
+    let cases = [("a\0b".to_owned(), "22021"), ("x".repeat(256), "23514"), (String::new(), "23514")];
     for (order_id, code) in cases {
-        let batch = [
-            claim("fine", at(0, 1), epoch),
-            claim(&order_id, at(0, 2), epoch),
-        ];
+        let batch = [claim("fine", at(0, 1), epoch), claim(&order_id, at(0, 2), epoch)];
         match database.postgres.claim(&batch).await {
             Err(LedgerFailure::BadData(message)) => assert!(message.contains(code), "{message}"),
             other => panic!("{order_id:?}: {other:?}"),
@@ -269,21 +224,14 @@ async fn what_the_table_cannot_hold_is_bad_data() {
         assert_eq!(database.ledger("fine").await, "none");
     }
     let longest = "x".repeat(255);
-    assert!(
-        database
-            .claim_one(claim(&longest, at(0, 3), epoch))
-            .await
-            .is_some()
-    );
+    assert!(database.claim_one(claim(&longest, at(0, 3), epoch)).await.is_some());
 }
 
 #[tokio::test]
 async fn a_thousand_claims_are_one_statement() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
-    let batch: Vec<_> = (0..1_000)
-        .map(|n| claim(&format!("order-{n}"), at(0, n), epoch))
-        .collect();
+    let batch: Vec<_> = (0..1_000).map(|n| claim(&format!("order-{n}"), at(0, n), epoch)).collect();
     let found = database.postgres.claim(&batch).await.unwrap();
     assert_eq!(found.len(), 1_000);
     for (ticket, row) in &found {
@@ -300,13 +248,8 @@ async fn claimers_of_the_same_orders_in_other_orders_do_not_deadlock() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
     database.raise(1).await;
-    let forward: Vec<_> = (0..200)
-        .map(|n| claim(&format!("{n}"), at(0, n), epoch))
-        .collect();
-    let backward: Vec<_> = (0..200)
-        .rev()
-        .map(|n| claim(&format!("{n}"), at(1, n), epoch))
-        .collect();
+    let forward: Vec<_> = (0..200).map(|n| claim(&format!("{n}"), at(0, n), epoch)).collect();
+    let backward: Vec<_> = (0..200).rev().map(|n| claim(&format!("{n}"), at(1, n), epoch)).collect();
     let run = |batch: Vec<herald::core::effect::Claim>| {
         let postgres = database.postgres.clone();
         tokio::spawn(async move {
@@ -327,26 +270,13 @@ async fn without_prepared_statements_nothing_is_prepared_and_all_is_committed() 
     let database = test_database().await;
     let epoch = database.raise(0).await;
     let postgres = database.without_prepared_statements();
-    let found = postgres
-        .claim(&[claim("1", at(0, 5), epoch)])
-        .await
-        .unwrap();
+    let found = postgres.claim(&[claim("1", at(0, 5), epoch)]).await.unwrap();
     assert!(found[0].1.inserted);
-    postgres
-        .done(&[settlement("1", at(0, 5), epoch)])
-        .await
-        .unwrap();
+    postgres.done(&[settlement("1", at(0, 5), epoch)]).await.unwrap();
     postgres.end_clean(&[(Partition(0), epoch)]).await.unwrap();
     assert_eq!(database.ledger("1").await, "d 0/5 e1");
     let refused = postgres.claim(&[claim("a\0b", at(0, 6), epoch)]).await;
     assert!(matches!(refused, Err(LedgerFailure::BadData(_))));
-    assert_eq!(
-        postgres
-            .claim(&[claim("2", at(0, 7), epoch)])
-            .await
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(postgres.claim(&[claim("2", at(0, 7), epoch)]).await.unwrap().len(), 1);
     assert_eq!(database.ledger("2").await, "c 0/7 e1");
 }

@@ -8,7 +8,7 @@ use herald::postgres::Postgres;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{GROUP, TOPIC, TestDatabase, at, claim, settings, test_database};
+use crate::ledger::fixture::{GROUP, TOPIC, TestDatabase, at, claim, settings, test_database};
 
 /// One connection and little patience.
 fn impatient(url: &str) -> Postgres {
@@ -48,10 +48,7 @@ async fn a_connection_that_was_cut_is_replaced() {
     cut_connections(&database).await;
     // A connection that was used a moment ago is trusted, so the first statement may find out.
     let first = postgres.ping().await;
-    assert!(
-        matches!(first, Ok(()) | Err(LedgerFailure::Outage(_))),
-        "{first:?}"
-    );
+    assert!(matches!(first, Ok(()) | Err(LedgerFailure::Outage(_))), "{first:?}");
     postgres.ping().await.unwrap();
 }
 
@@ -124,11 +121,7 @@ async fn frozen_at_will(url: &str, frozen: Arc<AtomicBool>) -> String {
     proxied
 }
 
-async fn pass_on(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    frozen: Arc<AtomicBool>,
-) {
+async fn pass_on(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, frozen: Arc<AtomicBool>) {
     let mut buffer = vec![0; 16 * 1024];
     let mut silent = false;
     while let Ok(count @ 1..) = from.read(&mut buffer).await {

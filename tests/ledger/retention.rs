@@ -1,12 +1,11 @@
 use std::time::Duration;
 
-use herald::postgres::TopicRetention;
+use herald::preflight::Retention;
 
-use crate::support::{at, claim, dead_letter, settlement, test_database};
+use crate::ledger::fixture::{at, claim, dead_letter, settlement, test_database};
 
 const WEEK: Duration = Duration::from_hours(7 * 24);
-const LEFT: &str =
-    "SELECT coalesce(string_agg(order_id, ' ' ORDER BY order_id), '') FROM processed_orders";
+const LEFT: &str = "SELECT coalesce(string_agg(order_id, ' ' ORDER BY order_id), '') FROM processed_orders";
 
 #[tokio::test]
 async fn pruning_keeps_what_is_young_unfinished_or_has_a_dead_letter_to_care_for() {
@@ -16,10 +15,7 @@ async fn pruning_keeps_what_is_young_unfinished_or_has_a_dead_letter_to_care_for
     for (order, offset) in orders.into_iter().zip(0..) {
         database.claim_one(claim(order, at(0, offset), epoch)).await;
     }
-    let done = [
-        settlement("done", at(0, 1), epoch),
-        settlement("young", at(0, 5), epoch),
-    ];
+    let done = [settlement("done", at(0, 1), epoch), settlement("young", at(0, 5), epoch)];
     database.postgres.done(&done).await.unwrap();
     let dead = [
         dead_letter("open", at(0, 2), epoch),
@@ -27,11 +23,13 @@ async fn pruning_keeps_what_is_young_unfinished_or_has_a_dead_letter_to_care_for
         dead_letter("resolved", at(0, 4), epoch),
     ];
     database.postgres.bury(&dead).await.unwrap();
+    database.execute("UPDATE dead_letters SET published_at = now() WHERE order_id = 'published'").await;
     database
-        .execute("UPDATE dead_letters SET published_at = now() WHERE order_id = 'published'")
+        .execute("UPDATE dead_letters SET published_at = now(), state = 'resolved' WHERE order_id = 'resolved'")
         .await;
-    database.execute("UPDATE dead_letters SET published_at = now(), state = 'resolved' WHERE order_id = 'resolved'").await;
-    database.execute("UPDATE processed_orders SET claimed_at = now() - interval '8 days' WHERE order_id <> 'young'").await;
+    database
+        .execute("UPDATE processed_orders SET claimed_at = now() - interval '8 days' WHERE order_id <> 'young'")
+        .await;
 
     assert_eq!(database.postgres.prune(WEEK, 100).await.unwrap(), 2);
     assert_eq!(database.look(LEFT).await, "claimed open published young");
@@ -66,43 +64,25 @@ async fn pruning_goes_through_the_whole_table_in_bounded_steps() {
 #[tokio::test]
 async fn preflight_and_migrations_know_what_is_missing() {
     let database = test_database().await;
-    assert_eq!(
-        database.postgres.pending_migrations().await.unwrap(),
-        Vec::<String>::new()
-    );
+    assert_eq!(database.postgres.pending_migrations().await.unwrap(), Vec::<String>::new());
     database.postgres.migrate().await.unwrap();
     database.postgres.ping().await.unwrap();
     let facts = database.postgres.preflight_facts().await.unwrap();
     assert!(facts.version_number >= 150_000);
     assert_eq!(facts.statement_timeout, Some(Duration::from_secs(10)));
     assert_eq!(facts.missing_privileges, Vec::<String>::new());
-    let findings = database
-        .postgres
-        .preflight(WEEK, TopicRetention::For(WEEK))
-        .await;
-    let database_line = findings
-        .iter()
-        .find(|finding| finding.area == "database")
-        .unwrap();
-    assert!(
-        database_line.detail.contains("migrations current"),
-        "{findings:?}"
-    );
+    let findings = database.postgres.preflight(WEEK, Retention::For(WEEK)).await;
+    let database_line = findings.iter().find(|finding| finding.area == "database").unwrap();
+    assert!(database_line.detail.contains("migrations current"), "{findings:?}");
 
-    database.execute("DROP TABLE _sqlx_migrations, partition_epochs, processed_orders, parked_events, dead_letters").await;
-    assert_eq!(
-        database.postgres.pending_migrations().await.unwrap(),
-        ["0001 ledger"]
-    );
+    database
+        .execute("DROP TABLE _sqlx_migrations, partition_epochs, processed_orders, parked_events, dead_letters")
+        .await;
+    assert_eq!(database.postgres.pending_migrations().await.unwrap(), ["0001 ledger"]);
     let (one, other) = (database.postgres.clone(), database.postgres.clone());
-    let (one, other) = (
-        tokio::spawn(async move { one.migrate().await }),
-        tokio::spawn(async move { other.migrate().await }),
-    );
+    let (one, other) =
+        (tokio::spawn(async move { one.migrate().await }), tokio::spawn(async move { other.migrate().await }));
     one.await.unwrap().unwrap();
     other.await.unwrap().unwrap();
-    assert_eq!(
-        database.postgres.pending_migrations().await.unwrap(),
-        Vec::<String>::new()
-    );
+    assert_eq!(database.postgres.pending_migrations().await.unwrap(), Vec::<String>::new());
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use herald::core::input::LedgerState;
 use herald::core::record::Partition;
 
-use crate::support::{OTHER_CONTENT, at, claim, dead_letter, row, settlement, test_database};
+use crate::ledger::fixture::{OTHER_CONTENT, at, claim, dead_letter, row, settlement, test_database};
 
 #[tokio::test]
 async fn a_late_success_of_an_old_epoch_counts() {
@@ -12,11 +12,7 @@ async fn a_late_success_of_an_old_epoch_counts() {
     database.claim_one(claim("1", at(0, 5), old)).await;
     let new = database.raise(0).await;
     database.claim_one(claim("1", at(0, 5), new)).await;
-    database
-        .postgres
-        .done(&[settlement("1", at(0, 5), old)])
-        .await
-        .unwrap();
+    database.postgres.done(&[settlement("1", at(0, 5), old)]).await.unwrap();
     let found = database.claim_one(claim("1", at(0, 5), new)).await;
     assert_eq!(found, Some(row(LedgerState::Done, at(0, 5), false)));
 }
@@ -25,11 +21,7 @@ async fn a_late_success_of_an_old_epoch_counts() {
 async fn a_success_is_written_even_where_the_claim_is_gone() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
-    database
-        .postgres
-        .done(&[settlement("1", at(0, 5), epoch)])
-        .await
-        .unwrap();
+    database.postgres.done(&[settlement("1", at(0, 5), epoch)]).await.unwrap();
     assert_eq!(database.ledger("1").await, "d 0/5 e1");
 }
 
@@ -39,16 +31,12 @@ async fn settling_again_changes_nothing() {
     let epoch = database.raise(0).await;
     let done = [settlement("1", at(0, 5), epoch)];
     database.postgres.done(&done).await.unwrap();
-    let before = database
-        .look("SELECT settled_at::text || ctid FROM processed_orders")
-        .await;
+    let before = database.look("SELECT settled_at::text || ctid FROM processed_orders").await;
     database.postgres.done(&done).await.unwrap();
     let mut other = settlement("1", at(0, 9), epoch);
     other.fingerprint = OTHER_CONTENT;
     database.postgres.done(&[other]).await.unwrap();
-    let after = database
-        .look("SELECT settled_at::text || ctid FROM processed_orders")
-        .await;
+    let after = database.look("SELECT settled_at::text || ctid FROM processed_orders").await;
     assert_eq!(before, after);
     database.postgres.done(&[]).await.unwrap();
 }
@@ -59,17 +47,9 @@ async fn the_ledger_names_the_copy_that_was_notified() {
     let epoch = database.raise(0).await;
     database.raise(1).await;
     database.claim_one(claim("1", at(0, 5), epoch)).await;
-    database
-        .postgres
-        .done(&[settlement("1", at(1, 2), epoch)])
-        .await
-        .unwrap();
+    database.postgres.done(&[settlement("1", at(1, 2), epoch)]).await.unwrap();
     assert_eq!(database.ledger("1").await, "d 1/2 e1");
-    database
-        .postgres
-        .done(&[settlement("1", at(0, 5), epoch)])
-        .await
-        .unwrap();
+    database.postgres.done(&[settlement("1", at(0, 5), epoch)]).await.unwrap();
     assert_eq!(database.ledger("1").await, "d 1/2 e1");
 }
 
@@ -77,20 +57,10 @@ async fn the_ledger_names_the_copy_that_was_notified() {
 async fn success_resolves_the_dead_letter_of_the_same_order_and_no_other() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
-    let dead = [
-        dead_letter("1", at(0, 5), epoch),
-        dead_letter("2", at(0, 6), epoch),
-    ];
+    let dead = [dead_letter("1", at(0, 5), epoch), dead_letter("2", at(0, 6), epoch)];
     database.postgres.bury(&dead).await.unwrap();
     database.claim_one(claim("1", at(0, 9), epoch)).await;
-    database
-        .postgres
-        .done(&[
-            settlement("1", at(0, 9), epoch),
-            settlement("3", at(0, 10), epoch),
-        ])
-        .await
-        .unwrap();
+    database.postgres.done(&[settlement("1", at(0, 9), epoch), settlement("3", at(0, 10), epoch)]).await.unwrap();
     let states = "SELECT string_agg(order_id || ' ' || state || ' ' || (closed_at IS NOT NULL), ', ' ORDER BY id) FROM dead_letters";
     assert_eq!(database.look(states).await, "1 resolved true, 2 open false");
 }
@@ -99,24 +69,11 @@ async fn success_resolves_the_dead_letter_of_the_same_order_and_no_other() {
 async fn a_discarded_dead_letter_stays_discarded() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
-    database
-        .postgres
-        .bury(&[dead_letter("1", at(0, 5), epoch)])
-        .await
-        .unwrap();
-    database
-        .execute("UPDATE dead_letters SET state = 'discarded'")
-        .await;
+    database.postgres.bury(&[dead_letter("1", at(0, 5), epoch)]).await.unwrap();
+    database.execute("UPDATE dead_letters SET state = 'discarded'").await;
     database.claim_one(claim("1", at(0, 9), epoch)).await;
-    database
-        .postgres
-        .done(&[settlement("1", at(0, 9), epoch)])
-        .await
-        .unwrap();
-    assert_eq!(
-        database.look("SELECT state FROM dead_letters").await,
-        "discarded"
-    );
+    database.postgres.done(&[settlement("1", at(0, 9), epoch)]).await.unwrap();
+    assert_eq!(database.look("SELECT state FROM dead_letters").await, "discarded");
 }
 
 #[tokio::test]
@@ -128,7 +85,8 @@ async fn a_dead_letter_written_while_the_success_waited_is_resolved_too() {
     let mut burial = database.tables.begin().await.unwrap();
     let ledger = "UPDATE processed_orders SET state = 'x', buried = true";
     sqlx::query(ledger).execute(&mut *burial).await.unwrap();
-    let letter = "INSERT INTO dead_letters (consumer_group, topic, kpartition, koffset, record, order_id, event_type, reason,
+    let letter =
+        "INSERT INTO dead_letters (consumer_group, topic, kpartition, koffset, record, order_id, event_type, reason,
                          class, error, bug, attempts, first_failed_at, last_failed_at, failed_at)
                   SELECT consumer_group, topic, kpartition, koffset, '', order_id, event_type, 'permanent',
                          'permanent', '', '', 1, now(), now(), now() FROM processed_orders";
@@ -143,10 +101,7 @@ async fn a_dead_letter_written_while_the_success_waited_is_resolved_too() {
     burial.commit().await.unwrap();
     late.await.unwrap().unwrap();
     assert_eq!(database.ledger("1").await, "d 0/5 e1");
-    assert_eq!(
-        database.look("SELECT state FROM dead_letters").await,
-        "resolved"
-    );
+    assert_eq!(database.look("SELECT state FROM dead_letters").await, "resolved");
 }
 
 #[tokio::test]
@@ -155,36 +110,21 @@ async fn every_settle_is_a_hot_update() {
     let epoch = database.raise(0).await;
     for round in 0..5 {
         let orders = round * 1_000..(round + 1) * 1_000;
-        let claims: Vec<_> = orders
-            .clone()
-            .map(|n| claim(&n.to_string(), at(0, n), epoch))
-            .collect();
-        let done: Vec<_> = orders
-            .map(|n| settlement(&n.to_string(), at(0, n), epoch))
-            .collect();
+        let claims: Vec<_> = orders.clone().map(|n| claim(&n.to_string(), at(0, n), epoch)).collect();
+        let done: Vec<_> = orders.map(|n| settlement(&n.to_string(), at(0, n), epoch)).collect();
         database.postgres.claim(&claims).await.unwrap();
         database.postgres.done(&done).await.unwrap();
     }
     database.postgres.close().await;
-    let updates =
-        "SELECT n_tup_upd || ' updates, ' || n_tup_hot_upd || ' hot' FROM pg_stat_user_tables
+    let updates = "SELECT n_tup_upd || ' updates, ' || n_tup_hot_upd || ' hot' FROM pg_stat_user_tables
                     WHERE relname = 'processed_orders'";
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while !database.look(updates).await.starts_with("5000 updates") {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "{}",
-            database.look(updates).await
-        );
+        assert!(tokio::time::Instant::now() < deadline, "{}", database.look(updates).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(database.look(updates).await, "5000 updates, 5000 hot");
-    assert_eq!(
-        database
-            .look("SELECT state FROM processed_orders GROUP BY state")
-            .await,
-        "d"
-    );
+    assert_eq!(database.look("SELECT state FROM processed_orders GROUP BY state").await, "d");
     let partitions = [Partition(0)];
     assert!(database.postgres.read(&partitions).await.is_err(), "closed");
 }

@@ -20,6 +20,13 @@ pub struct Verdict {
     pub out_of_order: Vec<(Produced, Produced)>,
 }
 
+impl Verdict {
+    /// Every order was notified exactly once and in order.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 pub type Identity = (String, String);
 
 #[derive(Debug, PartialEq, Eq)]

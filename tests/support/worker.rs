@@ -11,7 +11,7 @@ use std::time::Duration;
 use herald::supervised::{Options, Signal, Supervised};
 
 use super::ports;
-use super::wait::{EVENTUALLY, equal, wait_until};
+use super::wait::{EVENTUALLY, SOON, equal, wait_until};
 use super::{World, directory, tail};
 
 /// How a worker is to be started: `herald run` in an empty directory, configured by the environment alone.
@@ -134,6 +134,19 @@ impl Worker {
                 .map_err(|difference| format!("{difference}\n{}", tail(&self.log)))
         })
         .await;
+    }
+
+    /// I7: every polled record has ended one way or is in flight.
+    pub async fn assert_accounting_closes(&self) {
+        wait_until("the accounting closes", SOON, async || {
+            let metrics = self.metrics().await;
+            let sum = |name| metrics.sum(name, &[]);
+            let ended = sum("herald_records_total") + sum("herald_records_handed_back_total");
+            equal(ended + sum("herald_records_in_flight"), &sum("herald_records_polled_total"))
+        })
+        .await;
+        let metrics = self.metrics().await;
+        assert!(metrics.sum("herald_invariant_violations_total", &[]) < 1.0, "{}", self.log());
     }
 
     /// Asks for a graceful end.

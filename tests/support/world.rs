@@ -1,11 +1,13 @@
 //! A corner of the shared parts for one test.
 
+use herald::core::record::{Offset, Partition};
 use serde_json::Value;
 
 use super::gateway::Gateway;
 use super::kafka::{self, Kafka};
 use super::orders::{self, Produced};
 use super::postgres::{self, Database};
+use super::wait::{EVENTUALLY, wait_until};
 use super::worker::WorkerSetup;
 use super::{oracle, unique};
 
@@ -52,6 +54,18 @@ impl World {
         let coordinates = self.kafka.produce(&self.topic, records).await;
         let pairs = events.iter().zip(coordinates);
         self.produced.extend(pairs.map(|(event, coordinates)| orders::produced(event, coordinates)));
+    }
+
+    /// Waits until the group has committed every record of the topic.
+    pub async fn all_committed(&self) {
+        let ends = self.kafka.end_offsets(&self.topic).await;
+        wait_until("the group has committed everything", EVENTUALLY, async || {
+            let committed = self.kafka.committed_offsets(&self.group, &self.topic).await;
+            let is_there =
+                |(partition, end): (&Partition, &Offset)| end.0 == 0 || committed.get(partition) == Some(end);
+            if ends.iter().all(is_there) { Ok(()) } else { Err(format!("committed {committed:?} of {ends:?}")) }
+        })
+        .await;
     }
 
     /// What became of the events that were produced.

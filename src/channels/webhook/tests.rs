@@ -26,15 +26,9 @@ fn delivery() -> Delivery {
     Delivery {
         ticket: Ticket(1),
         attempt: 1,
-        coordinates: Coordinates {
-            partition: Partition(0),
-            offset: Offset(0),
-        },
+        coordinates: Coordinates { partition: Partition(0), offset: Offset(0) },
         event: Arc::new(OrderEvent {
-            identity: Identity {
-                order_id: "1".into(),
-                event_type: "ORDER_CREATED".into(),
-            },
+            identity: Identity { order_id: "1".into(), event_type: "ORDER_CREATED".into() },
             order: bytes::Bytes::from_static(ORDER.as_bytes()),
             occurred_at: Some(Timestamp(1_795_428_000_000)),
             request_id: Some("r1".into()),
@@ -45,11 +39,7 @@ fn delivery() -> Delivery {
 }
 
 fn settings(url: String) -> config::Webhook {
-    config::Webhook {
-        url,
-        secret: None,
-        timeout: Duration::from_millis(400),
-    }
+    config::Webhook { url, secret: None, timeout: Duration::from_millis(400) }
 }
 
 fn webhook(address: SocketAddr) -> Webhook {
@@ -117,10 +107,7 @@ async fn a_request_carries_all_that_the_receiver_needs() {
     };
     let address = axum_server(Router::new().route("/notify", post(handler))).await;
     let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
-    let settings = config::Webhook {
-        secret: Some(secret.clone()),
-        ..settings(format!("http://{address}/notify"))
-    };
+    let settings = config::Webhook { secret: Some(secret.clone()), ..settings(format!("http://{address}/notify")) };
     let webhook = Webhook::new(&settings, "group").unwrap();
     assert_eq!(webhook.deliver(&delivery()).await, Ok(()));
 
@@ -130,31 +117,20 @@ async fn a_request_carries_all_that_the_receiver_needs() {
     assert_eq!(header("idempotency-key"), id);
     assert_eq!(header("webhook-id"), id);
     assert_eq!(header("content-type"), "application/json");
-    assert_eq!(
-        header("user-agent"),
-        concat!("herald/", env!("CARGO_PKG_VERSION"))
-    );
-    assert_eq!(
-        header("traceparent"),
-        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    );
+    assert_eq!(header("user-agent"), concat!("herald/", env!("CARGO_PKG_VERSION")));
+    assert_eq!(header("traceparent"), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     let timestamp: i64 = header("webhook-timestamp").parse().unwrap();
     assert!((Utc::now().timestamp() - timestamp).abs() < 60);
     let signature = Signer::new(&secret).unwrap().sign(&id, timestamp, &body);
     assert_eq!(header("webhook-signature"), signature);
     let body = String::from_utf8(body.to_vec()).unwrap();
     assert!(body.contains(&format!(r#""order":{ORDER}"#)), "{body}");
-    assert!(
-        body.contains(r#""occurred_at":"2026-11-23T10:00:00.000Z""#),
-        "{body}"
-    );
+    assert!(body.contains(r#""occurred_at":"2026-11-23T10:00:00.000Z""#), "{body}");
 }
 
 #[tokio::test]
 async fn an_answer_is_classified_by_its_status_and_told_by_its_message() {
-    let transient = |seconds: Option<u64>| FailureClass::Transient {
-        retry_after: seconds.map(Duration::from_secs),
-    };
+    let transient = |seconds: Option<u64>| FailureClass::Transient { retry_after: seconds.map(Duration::from_secs) };
     let cases = [
         (
             "HTTP/1.1 422 X\r\ncontent-length: 22\r\n\r\n{\"message\":\"too many\"}",
@@ -182,28 +158,17 @@ async fn an_answer_is_classified_by_its_status_and_told_by_its_message() {
             FailureClass::Unknown,
             "webhook: 502 bad gateway",
         ),
-        (
-            "HTTP/1.1 403 X\r\ncontent-length: 0\r\n\r\n",
-            FailureClass::Outage,
-            "webhook: 403 forbidden",
-        ),
+        ("HTTP/1.1 403 X\r\ncontent-length: 0\r\n\r\n", FailureClass::Outage, "webhook: 403 forbidden"),
         (
             "HTTP/1.1 302 X\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n",
             FailureClass::Outage,
             "webhook: 302 found",
         ),
-        (
-            "HTTP/1.1 418 X\r\ncontent-length: 99\r\n\r\ncut",
-            FailureClass::Permanent,
-            "webhook: 418 i'm a teapot: cut",
-        ),
+        ("HTTP/1.1 418 X\r\ncontent-length: 99\r\n\r\ncut", FailureClass::Permanent, "webhook: 418 i'm a teapot: cut"),
     ];
     for (answer, class, error) in cases {
         let result = webhook(answers(answer).await).deliver(&delivery()).await;
-        let expected = DeliveryFailure {
-            class,
-            error: error.to_owned(),
-        };
+        let expected = DeliveryFailure { class, error: error.to_owned() };
         assert_eq!(result, Err(expected), "{answer}");
     }
 }
@@ -257,17 +222,8 @@ async fn without_a_connection_it_is_an_outage() {
     for url in urls {
         let webhook = Webhook::new(&settings(url.clone()), "group").unwrap();
         let failure = webhook.deliver(&delivery()).await.unwrap_err();
-        assert_eq!(
-            failure.class,
-            FailureClass::Outage,
-            "{url}: {}",
-            failure.error
-        );
-        assert!(
-            failure.error.starts_with("webhook: cannot connect: "),
-            "{}",
-            failure.error
-        );
+        assert_eq!(failure.class, FailureClass::Outage, "{url}: {}", failure.error);
+        assert!(failure.error.starts_with("webhook: cannot connect: "), "{}", failure.error);
         assert!(!failure.error.contains("hidden"), "{}", failure.error);
     }
 }
@@ -275,13 +231,8 @@ async fn without_a_connection_it_is_an_outage() {
 #[tokio::test]
 async fn a_body_without_end_costs_neither_memory_nor_time() {
     let huge = || async {
-        let chunks = futures_util::stream::repeat(Ok::<_, std::convert::Infallible>(
-            Bytes::from_static(&[b'x'; 8192]),
-        ));
-        Answer::builder()
-            .status(422)
-            .body(Body::from_stream(chunks))
-            .unwrap()
+        let chunks = futures_util::stream::repeat(Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 8192])));
+        Answer::builder().status(422).body(Body::from_stream(chunks)).unwrap()
     };
     let address = axum_server(Router::new().route("/notify", post(huge))).await;
     let failure = webhook(address).deliver(&delivery()).await.unwrap_err();
@@ -335,10 +286,7 @@ async fn connections_are_used_again_at_full_concurrency() {
         }
     })
     .await;
-    let settings = config::Webhook {
-        timeout: Duration::from_secs(30),
-        ..settings(format!("http://{address}/notify"))
-    };
+    let settings = config::Webhook { timeout: Duration::from_secs(30), ..settings(format!("http://{address}/notify")) };
     let webhook = Arc::new(Webhook::new(&settings, "group").unwrap());
     let mut deliveries = JoinSet::new();
     for _ in 0..CONCURRENT {
@@ -367,10 +315,8 @@ fn a_configuration_that_no_request_can_be_built_from_is_refused() {
         let refused = Webhook::new(&settings(url.to_owned()), "group").unwrap_err();
         assert!(refused.to_string().starts_with(error), "{refused}");
     }
-    let unsigned = config::Webhook {
-        secret: Some(Secret::new("not base64!")),
-        ..settings("http://gateway".to_owned())
-    };
+    let unsigned =
+        config::Webhook { secret: Some(Secret::new("not base64!")), ..settings("http://gateway".to_owned()) };
     let refused = Webhook::new(&unsigned, "group").unwrap_err().to_string();
     assert!(refused.starts_with("webhook.secret: "), "{refused}");
     assert!(!refused.contains("not base64!"), "{refused}");

@@ -59,6 +59,8 @@ pub struct Stats {
     pub burying: usize,
     pub is_paused: bool,
     pub partitions: usize,
+    /// Partitions that are being given back.
+    pub draining: usize,
 }
 
 #[derive(Debug)]
@@ -188,6 +190,7 @@ impl Engine {
             burying: self.burials.len(),
             is_paused: self.is_paused,
             partitions: self.partitions.len(),
+            draining: self.partitions.values().filter(|state| !state.is_active()).count(),
         }
     }
 

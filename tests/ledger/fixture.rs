@@ -1,7 +1,6 @@
 //! A database for each test, and batches that are quick to write.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +11,9 @@ use herald::core::failure::Reason;
 use herald::core::input::{Holder, LedgerRow, LedgerState, Ticket};
 use herald::core::record::{Coordinates, Epoch, Header, Offset, Partition, Record, Timestamp};
 use herald::postgres::Postgres;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::PgPool;
+
+use crate::support;
 
 pub(crate) const TOPIC: &str = "order_events";
 pub(crate) const GROUP: &str = "notification_service_group";
@@ -22,33 +23,18 @@ pub(crate) struct TestDatabase {
     pub(crate) postgres: Postgres,
     /// To look at the tables and to prepare what no statement of ours writes.
     pub(crate) tables: PgPool,
-    url: String,
-    name: String,
+    database: support::postgres::Database,
 }
 
 pub(crate) async fn test_database() -> TestDatabase {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let server = std::env::var("HERALD_TEST_DATABASE_URL").expect(
-        "set HERALD_TEST_DATABASE_URL to a PostgreSQL server whose role may create databases",
-    );
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("herald_test_{}_{count}", std::process::id());
-    execute(&server, format!("CREATE DATABASE {name}")).await;
-    let url = url_of(&server, &name);
-    let postgres = Postgres::open(&settings(&url), GROUP, TOPIC).unwrap();
-    postgres.migrate().await.unwrap();
-    let tables = PgPool::connect_lazy(&url).unwrap();
-    TestDatabase {
-        postgres,
-        tables,
-        url: server,
-        name,
-    }
+    let database = support::postgres::database().await;
+    let postgres = Postgres::open(&settings(&database.url), GROUP, TOPIC).unwrap();
+    TestDatabase { postgres, tables: database.pool.clone(), database }
 }
 
 impl TestDatabase {
     pub(crate) fn own_url(&self) -> String {
-        url_of(&self.url, &self.name)
+        self.database.url.clone()
     }
 
     pub(crate) fn another_group(&self, group: &str, topic: &str) -> Postgres {
@@ -64,10 +50,7 @@ impl TestDatabase {
 
     /// The first column of the first row, as text.
     pub(crate) async fn look(&self, query: &'static str) -> String {
-        let value: Option<String> = sqlx::query_scalar(query)
-            .fetch_one(&self.tables)
-            .await
-            .unwrap();
+        let value: Option<String> = sqlx::query_scalar(query).fetch_one(&self.tables).await.unwrap();
         value.unwrap_or_default()
     }
 
@@ -98,20 +81,6 @@ impl TestDatabase {
     }
 }
 
-impl Drop for TestDatabase {
-    fn drop(&mut self) {
-        let statement = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        let server = self.url.clone();
-        let drop = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime.unwrap().block_on(execute(&server, statement));
-        });
-        drop.join().unwrap();
-    }
-}
-
 pub(crate) fn settings(url: &str) -> Database {
     Database {
         url: Secret::new(url),
@@ -122,41 +91,16 @@ pub(crate) fn settings(url: &str) -> Database {
     }
 }
 
-async fn execute(url: &str, statement: String) {
-    let mut connection = PgConnection::connect(url).await.unwrap();
-    sqlx::query(sqlx::AssertSqlSafe(statement))
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    connection.close().await.unwrap();
-}
-
-fn url_of(server: &str, database: &str) -> String {
-    let (address, parameters) = server.split_once('?').unwrap_or((server, ""));
-    let end = address.rfind('/').filter(|at| *at > "postgres://".len());
-    let host = &address[..end.unwrap_or(address.len())];
-    format!("{host}/{database}?{parameters}")
-}
-
 pub(crate) fn at(partition: i32, offset: i64) -> Coordinates {
-    Coordinates {
-        partition: Partition(partition),
-        offset: Offset(offset),
-    }
+    Coordinates { partition: Partition(partition), offset: Offset(offset) }
 }
 
 pub(crate) fn holder(coordinates: Coordinates) -> Holder {
-    Holder {
-        topic: TOPIC.into(),
-        coordinates,
-    }
+    Holder { topic: TOPIC.into(), coordinates }
 }
 
 pub(crate) fn identity(order_id: &str) -> Identity {
-    Identity {
-        order_id: order_id.into(),
-        event_type: "ORDER_CREATED".into(),
-    }
+    Identity { order_id: order_id.into(), event_type: "ORDER_CREATED".into() }
 }
 
 pub(crate) const CONTENT: Fingerprint = Fingerprint([7; 32]);
@@ -202,21 +146,10 @@ pub(crate) fn record(coordinates: Coordinates, value: &str) -> Record {
         timestamp: Some(Timestamp(1_700_000_000_123)),
         key: None,
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
-        headers: vec![Header {
-            name: Bytes::from_static(b"\xfftrace"),
-            value: None,
-        }],
+        headers: vec![Header { name: Bytes::from_static(b"\xfftrace"), value: None }],
     }
 }
 
 pub(crate) fn row(state: LedgerState, coordinates: Coordinates, inserted: bool) -> LedgerRow {
-    LedgerRow {
-        state,
-        holder: Holder {
-            topic: Arc::from(TOPIC),
-            coordinates,
-        },
-        fingerprint: CONTENT,
-        inserted,
-    }
+    LedgerRow { state, holder: Holder { topic: Arc::from(TOPIC), coordinates }, fingerprint: CONTENT, inserted }
 }

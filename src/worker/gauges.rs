@@ -1,0 +1,68 @@
+//! What gauges and health endpoints say, once a turn.
+
+use std::time::{Duration, Instant};
+
+use super::Worker;
+use crate::core::engine::Stats;
+use crate::telemetry::events::{Drained, PausedPartitions, Polled};
+use crate::telemetry::gauge_value;
+use crate::telemetry::labels::{PauseCause, Queue};
+
+/// The consumer thread polls every 20 ms; without a poll for this long its turn is not counted.
+const CONSUMER_SILENCE: Duration = Duration::from_secs(1);
+
+/// What was shown last: counters take differences, gauges are set when they changed.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    polled: u64,
+    stats: Stats,
+    paused: usize,
+    draining_since: Option<Instant>,
+}
+
+impl Shown {
+    pub(super) fn drain_began(&mut self) {
+        self.draining_since.get_or_insert_with(Instant::now);
+    }
+}
+
+impl Worker {
+    pub(super) fn show(&mut self) {
+        self.health.worker_turned();
+        if self.consumer.health().last_poll_age() < CONSUMER_SILENCE {
+            self.health.consumer_turned();
+        }
+        let polled = self.engine.accounting().polled;
+        let records = usize::try_from(polled - self.shown.polled).unwrap_or_default();
+        Polled { records }.emit(&self.telemetry);
+        self.shown.polled = polled;
+
+        let stats = self.engine.stats();
+        if stats != self.shown.stats {
+            self.show_stats(&stats);
+            self.shown.stats = stats;
+        }
+        if stats.draining == 0
+            && let Some(since) = self.shown.draining_since.take()
+        {
+            Drained { duration: since.elapsed() }.emit(&self.telemetry);
+        }
+    }
+
+    fn show_stats(&mut self, stats: &Stats) {
+        let metrics = self.telemetry.metrics();
+        metrics.busy_records.set(gauge_value(stats.busy));
+        metrics.memory_used_bytes.with_label_values(&["records"]).set(gauge_value(stats.bytes));
+        let queue = |queue: Queue, length: usize| {
+            metrics.queue_length.with_label_values(&[queue.as_str()]).set(gauge_value(length));
+        };
+        queue(Queue::Commands, self.consumer.queue().0);
+        queue(Queue::Deliveries, stats.delivering);
+        queue(Queue::Records, stats.in_flight);
+        let count = if stats.is_paused { stats.partitions } else { 0 };
+        if count != self.shown.paused {
+            self.shown.paused = count;
+            PausedPartitions { cause: PauseCause::Backpressure, count }.emit(&self.telemetry);
+        }
+    }
+}

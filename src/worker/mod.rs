@@ -1,0 +1,298 @@
+//! The worker: the loop between the engine and the world. It performs effects and feeds their results back as inputs;
+//! about a record it decides nothing.
+
+mod gauges;
+mod ownership;
+mod publisher;
+mod statements;
+mod stop;
+mod upkeep;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinSet;
+
+use crate::channels::Channel;
+use crate::channels::pool::{DeliveryPool, Ended};
+use crate::config::Settings;
+use crate::core::decode::Decoder;
+use crate::core::effect::{Effect, Effects, Report};
+use crate::core::engine::{Engine, EngineConfig};
+use crate::core::input::{Input, Now};
+use crate::core::record::{Offset, Partition};
+use crate::core::retry::Schedule;
+use crate::http::health::{Health, NotReady};
+use crate::kafka::consumer::{Assignment, Consumer, ConsumerCommand, ConsumerEvent};
+use crate::kafka::dead_letters::DeadLetterProducer;
+use crate::kafka::lag::LagReader;
+use crate::postgres::Postgres;
+use crate::preflight::Retention;
+use crate::telemetry::Telemetry;
+use crate::telemetry::events::{AttemptEnded, KafkaFailed, OffsetsCommitted, OffsetsLost};
+
+use gauges::Shown;
+use ownership::Owned;
+use publisher::Publisher;
+use statements::Ledger;
+pub use stop::Ending;
+use stop::{Signals, Stop};
+
+/// The longest time without an input: gauges, the freeze watch and `/livez` live on it.
+const TICK: Duration = Duration::from_millis(200);
+/// Deliveries that are taken in one turn.
+const DELIVERIES_PER_TURN: usize = 512;
+/// Consumer events and answers that are taken in one turn.
+const EVENTS_PER_TURN: usize = 64;
+
+/// What a worker is made of; nothing of it was used yet.
+pub struct Parts {
+    pub settings: Settings,
+    pub postgres: Postgres,
+    pub channel: Channel,
+    pub producer: DeadLetterProducer,
+    pub lag: LagReader,
+    pub telemetry: Arc<Telemetry>,
+    pub health: Arc<Health>,
+    pub topic_retention: Retention,
+}
+
+/// What comes back from a task.
+enum Answer {
+    Input(Input),
+    Raised(Vec<Owned>),
+    Nothing,
+}
+
+struct Worker {
+    started: Instant,
+    settings: Settings,
+    engine: Engine,
+    effects: Effects,
+    consumer: Consumer,
+    postgres: Postgres,
+    deliveries: DeliveryPool,
+    ended: Vec<Ended>,
+    tasks: JoinSet<Answer>,
+    /// Assigned by Kafka; Postgres has not raised their epochs yet.
+    raising: HashMap<Partition, Assignment>,
+    /// Ours as Kafka sees it.
+    assigned: BTreeSet<Partition>,
+    publisher: Publisher,
+    lag: Arc<LagReader>,
+    telemetry: Arc<Telemetry>,
+    health: Arc<Health>,
+    stop: Stop,
+    shown: Shown,
+}
+
+/// Joins the group and works until a signal or a fatal error.
+pub async fn run(parts: Parts) -> Ending {
+    let (consumer, events) = match Consumer::start(&parts.settings) {
+        Ok(started) => started,
+        Err(error) => return Ending::Failed(error.to_string()),
+    };
+    let lag = Arc::new(parts.lag);
+    let mut upkeep = JoinSet::new();
+    upkeep.spawn(upkeep::watch_lag(Arc::clone(&lag), Arc::clone(&parts.telemetry)));
+    if parts.topic_retention != Retention::Forever {
+        let retention = parts.settings.ledger.retention;
+        upkeep.spawn(upkeep::prune(parts.postgres.clone(), retention, Arc::clone(&parts.telemetry)));
+    }
+    upkeep.spawn(upkeep::watch_postgres(parts.postgres.clone(), Arc::clone(&parts.telemetry)));
+    let publisher = Publisher::start(
+        parts.postgres.clone(),
+        parts.producer,
+        Arc::clone(&parts.telemetry),
+        Arc::clone(&parts.health),
+    );
+    let worker = Worker {
+        started: Instant::now(),
+        engine: Engine::new(engine_config(&parts.settings)),
+        effects: Effects::new(),
+        consumer,
+        deliveries: DeliveryPool::new(Arc::new(parts.channel)),
+        ended: Vec::new(),
+        tasks: JoinSet::new(),
+        raising: HashMap::new(),
+        assigned: BTreeSet::new(),
+        publisher,
+        postgres: parts.postgres,
+        lag,
+        telemetry: parts.telemetry,
+        health: parts.health,
+        stop: Stop::default(),
+        shown: Shown::default(),
+        settings: parts.settings,
+    };
+    worker.work(events).await
+}
+
+fn engine_config(settings: &Settings) -> EngineConfig {
+    EngineConfig {
+        topic: settings.kafka.topic.as_str().into(),
+        decoder: Decoder::new(settings.notification.event_types.iter().map(String::as_str), settings.ordering.key),
+        max_attempts: settings.retry.max_attempts,
+        retry: Schedule::new(settings.retry.initial_backoff, settings.retry.max_backoff),
+        max_concurrent: settings.delivery.max_concurrent,
+        max_records: settings.limits.records,
+        max_bytes: settings.limits.bytes,
+        freeze_gap: settings.kafka.session_timeout / 2,
+        seed: fastrand::u64(..),
+    }
+}
+
+fn committed(result: &Result<Vec<(Partition, Offset)>, String>) -> Result<(), &str> {
+    result.as_ref().map(drop).map_err(String::as_str)
+}
+
+impl Worker {
+    async fn work(mut self, mut events: Receiver<ConsumerEvent>) -> Ending {
+        let mut signals = Signals::listen();
+        loop {
+            let wake = self.wake_in();
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.take_events(event, &mut events).await,
+                    // The thread is gone, by a panic: nothing can be stored any more.
+                    None => self.fail("the consumer thread ended"),
+                },
+                Some(answer) = self.tasks.join_next() => self.take_answers(answer).await,
+                () = self.deliveries.next_batch(&mut self.ended, DELIVERIES_PER_TURN) => self.take_deliveries(),
+                () = tokio::time::sleep(wake) => self.input(Input::Tick),
+                () = signals.next() => if self.begin_stop() { return Ending::at_once() },
+            }
+            self.perform().await;
+            self.show();
+            if self.is_drained() {
+                return self.finish(events).await;
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        self.started.elapsed()
+    }
+
+    fn wake_in(&self) -> Duration {
+        let due = self.engine.wake_at().map_or(TICK, |at| at.saturating_sub(self.now()));
+        due.min(TICK)
+    }
+
+    fn input(&mut self, input: Input) {
+        self.engine.handle(self.now(), input, &mut self.effects);
+    }
+
+    async fn take_events(&mut self, first: ConsumerEvent, events: &mut Receiver<ConsumerEvent>) {
+        self.take_event(first).await;
+        for _ in 1..EVENTS_PER_TURN {
+            let Ok(event) = events.try_recv() else { return };
+            self.take_event(event).await;
+        }
+    }
+
+    async fn take_event(&mut self, event: ConsumerEvent) {
+        match event {
+            ConsumerEvent::Polled { partition, session, records } => {
+                self.input(Input::Polled { partition, session, records });
+            }
+            ConsumerEvent::Assigned(assignments) => self.assigned(assignments).await,
+            ConsumerEvent::Revoking(partitions) => self.revoking(partitions).await,
+            ConsumerEvent::Lost(partitions) => self.lost(partitions),
+            ConsumerEvent::OffsetsLost { partition, count } => OffsetsLost { partition, count }.emit(&self.telemetry),
+            ConsumerEvent::Committed { result } => {
+                OffsetsCommitted { result: committed(&result) }.emit(&self.telemetry);
+            }
+            ConsumerEvent::Error { class, message } => KafkaFailed { class, error: &message }.emit(&self.telemetry),
+            ConsumerEvent::Fatal(error) => self.fail(&error.to_string()),
+        }
+    }
+
+    async fn take_answers(&mut self, first: Result<Answer, tokio::task::JoinError>) {
+        let mut next = Some(first);
+        for _ in 0..EVENTS_PER_TURN {
+            match next {
+                Some(Ok(Answer::Input(input))) => self.take_input(input),
+                Some(Ok(Answer::Raised(owned))) => self.raised(owned).await,
+                // Statements catch their own panics, and nobody aborts them before the end.
+                Some(Ok(Answer::Nothing) | Err(_)) => {}
+                None => return,
+            }
+            next = self.tasks.try_join_next();
+        }
+    }
+
+    fn take_input(&mut self, input: Input) {
+        match &input {
+            Input::Buried { .. } => {
+                self.health.resolve(NotReady::Postgres);
+                self.publisher.nudge();
+            }
+            Input::Claimed { .. } | Input::Settled => self.health.resolve(NotReady::Postgres),
+            _ => {}
+        }
+        self.input(input);
+    }
+
+    fn take_deliveries(&mut self) {
+        let mut results = Vec::with_capacity(self.ended.len());
+        for Ended { ticket, attempt, result, duration } in self.ended.drain(..) {
+            AttemptEnded { attempt, result: &result, duration }.emit(&self.telemetry);
+            if result.is_ok() {
+                self.health.resolve(NotReady::Breaker);
+            }
+            results.push((ticket, result));
+        }
+        self.input(Input::Delivered { results });
+    }
+
+    async fn perform(&mut self) {
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Claim(batch) => self.spawn(statements::claim(self.ledger(), batch)),
+                Effect::Done(batch) => self.spawn(statements::done(self.ledger(), batch)),
+                Effect::Dead(batch) => self.spawn(statements::dead(self.ledger(), batch)),
+                Effect::Deliver(delivery) => self.deliveries.start(delivery),
+                Effect::Abort(ticket) => self.deliveries.abort(ticket),
+                Effect::InspectHolder { ticket, holder } => {
+                    self.spawn(ownership::inspect(Arc::clone(&self.lag), ticket, holder));
+                }
+                Effect::ConfirmEpochs => {
+                    let partitions = self.engine.epochs().map(|(partition, _)| partition).collect();
+                    self.spawn(ownership::confirm(self.postgres.clone(), partitions));
+                }
+                Effect::StoreOffset { partition, session, offset } => {
+                    self.consumer.send(ConsumerCommand::StoreOffset { partition, session, offset }).await;
+                }
+                Effect::Pause => self.consumer.send(ConsumerCommand::Pause).await,
+                Effect::Resume => self.consumer.send(ConsumerCommand::Resume).await,
+                Effect::Release { partition, session } => self.release(partition, session).await,
+                Effect::Restart { partition, session, from } => {
+                    self.publisher.disown(partition);
+                    self.consumer.send(ConsumerCommand::Restart { partition, session, from }).await;
+                }
+                Effect::Report(report) => self.report(&report),
+            }
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        Ledger { postgres: self.postgres.clone(), telemetry: Arc::clone(&self.telemetry) }
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = Answer> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    fn report(&mut self, report: &Report) {
+        match report {
+            Report::LedgerHeld { error, .. } => self.health.hold(NotReady::Postgres, error.clone()),
+            Report::DeliveryHeld { error, .. } => self.health.hold(NotReady::Breaker, error.clone()),
+            _ => {}
+        }
+        self.stop.note(report);
+        self.telemetry.report(report);
+    }
+}

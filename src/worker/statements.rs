@@ -1,0 +1,57 @@
+//! Ledger effects as tasks: each answers with exactly one input, whatever happens.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+
+use super::Answer;
+use crate::core::effect::{Claim, DeadLetter, Settlement};
+use crate::core::failure::LedgerFailure;
+use crate::core::input::{Input, Operation};
+use crate::postgres::Postgres;
+use crate::telemetry::Telemetry;
+use crate::telemetry::events::StatementEnded;
+use crate::telemetry::labels::{Statement, StatementResult};
+
+/// What a statement needs.
+pub(super) struct Ledger {
+    pub(super) postgres: Postgres,
+    pub(super) telemetry: Arc<Telemetry>,
+}
+
+pub(super) async fn claim(ledger: Ledger, batch: Vec<Claim>) -> Answer {
+    let statement = async { ledger.postgres.claim(&batch).await.map(|found| Input::Claimed { found }) };
+    answer(Operation::Claim, batch.len(), &ledger.telemetry, statement).await
+}
+
+pub(super) async fn done(ledger: Ledger, batch: Vec<Settlement>) -> Answer {
+    let statement = async { ledger.postgres.done(&batch).await.map(|()| Input::Settled) };
+    answer(Operation::Done, batch.len(), &ledger.telemetry, statement).await
+}
+
+pub(super) async fn dead(ledger: Ledger, batch: Vec<DeadLetter>) -> Answer {
+    let statement = async { ledger.postgres.bury(&batch).await.map(|buried| Input::Buried { buried }) };
+    answer(Operation::Dead, batch.len(), &ledger.telemetry, statement).await
+}
+
+/// A panic holds the batch like an outage: without an answer its records would wait for ever.
+async fn answer(
+    operation: Operation,
+    rows: usize,
+    telemetry: &Telemetry,
+    statement: impl Future<Output = Result<Input, LedgerFailure>>,
+) -> Answer {
+    let started = Instant::now();
+    let answered = AssertUnwindSafe(statement).catch_unwind().await;
+    let answered = answered.unwrap_or_else(|_| Err(LedgerFailure::Outage("the statement panicked".to_owned())));
+    let statement = match operation {
+        Operation::Claim => Statement::Claim,
+        Operation::Done => Statement::Done,
+        Operation::Dead => Statement::Dead,
+    };
+    let result = StatementResult::of(answered.as_ref().err());
+    StatementEnded { statement, result, rows, duration: started.elapsed() }.emit(telemetry);
+    Answer::Input(answered.unwrap_or_else(|failure| Input::LedgerFailed { operation, failure }))
+}

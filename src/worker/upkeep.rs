@@ -1,0 +1,93 @@
+//! What goes on beside the records: lag, facts for gauges, pruning. Each ends with the worker.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::core::failure::Reason;
+use crate::kafka::lag::{LagClock, LagReader, LagSample};
+use crate::postgres::{DeadLetterState, Postgres};
+use crate::telemetry::lag::PartitionLag;
+use crate::telemetry::{Telemetry, gauge_value};
+
+const SAMPLE_LAG_EVERY: Duration = Duration::from_secs(5);
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+const PRUNE_EVERY: Duration = Duration::from_secs(10);
+const PRUNE_ROWS: u32 = 1_000;
+
+pub(super) async fn watch_lag(reader: Arc<LagReader>, telemetry: Arc<Telemetry>) {
+    let mut clock = LagClock::default();
+    loop {
+        match reader.sample().await {
+            Ok(samples) => {
+                let now = Instant::now();
+                clock.observe(now, &samples);
+                telemetry.lag().replace(samples.iter().map(|sample| partition_lag(&clock, now, sample)));
+            }
+            // The last sample stays, and its age grows.
+            Err(error) => tracing::warn!(%error, "the lag cannot be sampled"),
+        }
+        tokio::time::sleep(SAMPLE_LAG_EVERY).await;
+    }
+}
+
+fn partition_lag(clock: &LagClock, now: Instant, sample: &LagSample) -> PartitionLag {
+    let behind = clock.lag(now, sample.partition).unwrap_or_default();
+    PartitionLag {
+        partition: sample.partition,
+        committed: sample.committed.unwrap_or(sample.low).max(sample.low),
+        end: sample.end,
+        behind_since: now.checked_sub(behind).unwrap_or(now),
+    }
+}
+
+/// Counts of tables, for gauges: what all workers together have written.
+pub(super) async fn watch_postgres(postgres: Postgres, telemetry: Arc<Telemetry>) {
+    loop {
+        if let Err(error) = count_dead_letters(&postgres, &telemetry).await {
+            tracing::debug!(?error, "the dead letters cannot be counted");
+        }
+        let pool = postgres.pool_facts();
+        let connections = &telemetry.metrics().postgres_pool_connections;
+        connections.with_label_values(&["used"]).set(gauge_value(pool.in_use));
+        connections.with_label_values(&["idle"]).set(gauge_value(pool.idle));
+        tokio::time::sleep(COUNT_EVERY).await;
+    }
+}
+
+async fn count_dead_letters(
+    postgres: &Postgres,
+    telemetry: &Telemetry,
+) -> Result<(), crate::core::failure::LedgerFailure> {
+    let metrics = telemetry.metrics();
+    let unpublished = postgres.unpublished_facts().await?;
+    metrics.dead_letters_unpublished.set(gauge_value(unpublished.count));
+    metrics.dead_letters_oldest_unpublished_timestamp_seconds.set(unpublished.oldest_failed_at.map_or(0.0, seconds));
+
+    let counts = postgres.dead_letter_counts().await?;
+    for state in DeadLetterState::ALL {
+        for reason in Reason::ALL {
+            let found = counts.iter().find(|count| count.state == state && count.reason == reason);
+            let labels = [state.as_str(), reason.as_str()];
+            metrics.dead_letters.with_label_values(&labels).set(gauge_value(found.map_or(0, |found| found.count)));
+        }
+    }
+    let open = counts.iter().filter(|count| count.state == DeadLetterState::Open);
+    let oldest = open.map(|count| count.oldest_failed_at).min();
+    metrics.dead_letters_oldest_open_timestamp_seconds.set(oldest.map_or(0.0, seconds));
+    Ok(())
+}
+
+fn seconds(at: crate::core::record::Timestamp) -> f64 {
+    Duration::from_millis(at.0.try_into().unwrap_or_default()).as_secs_f64()
+}
+
+/// Forgets what Kafka can no longer deliver again. Preflight has refused a retention shorter than the topic's.
+pub(super) async fn prune(postgres: Postgres, retention: Duration, telemetry: Arc<Telemetry>) {
+    loop {
+        tokio::time::sleep(PRUNE_EVERY).await;
+        match postgres.prune(retention, PRUNE_ROWS).await {
+            Ok(rows) => telemetry.metrics().ledger_pruned_total.inc_by(rows),
+            Err(error) => tracing::debug!(?error, "the ledger cannot be pruned"),
+        }
+    }
+}
