@@ -18,6 +18,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Addresses that refuse do so at once; more patience is for a broker that is just starting.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(3);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(300);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The broker's replication factor.
@@ -92,9 +93,32 @@ impl Connection {
         })
     }
 
-    /// Whether the group's offsets may be read.
+    /// Whether the group's offsets may be read. A coordinator that moves, or that has never been asked, needs a moment.
     pub(super) fn read_group(&self, topic: &str) -> Result<(), String> {
-        offsets::committed(&self.consumer, topic, &[Partition(0)], REQUEST_TIMEOUT).map(drop)
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            let read = offsets::committed(&self.consumer, topic, &[Partition(0)], ASK_TIMEOUT);
+            let Err(error) = read else {
+                return Ok(());
+            };
+            if let Some(reason) = self.refusal() {
+                return Err(reason);
+            }
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+            std::thread::sleep(ASK_AGAIN_AFTER);
+        }
+    }
+
+    /// A refusal by the coordinator arrives only as an event; the request itself just gets no answer.
+    fn refusal(&self) -> Option<String> {
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+        let mut notices = self.consumer.context().take().into_iter();
+        notices.find_map(|notice| match notice {
+            Notice::Error { code, reason } if error_class(code) == "authorization" => Some(reason),
+            _ => None,
+        })
     }
 
     fn connect(&self, topic: &str) -> Result<Cluster, Unreachable> {
