@@ -76,14 +76,15 @@ enum Extent {
 pub(super) async fn probe(settings: &Settings, limit: usize) -> Result<(), String> {
     let mut config = client::producer_config(&settings.kafka).map_err(|error| error.to_string())?;
     config.set("compression.type", "none");
-    let line = Line::create(&config).map_err(|error| error.to_string())?;
+    let line = Arc::new(Line::create(&config).map_err(|error| error.to_string())?);
     let value = vec![b'0'; limit.saturating_add(1)];
     let topic = settings.dead_letters.topic.as_str();
     let content = Content { key: None, value: Some(&value), headers: &[] };
-    match Arc::new(line).send(topic, Partition(0), &content).await {
+    match line.send(topic, Partition(0), &content).await {
         Ok(()) => Err("a record above its max.message.bytes was accepted".to_owned()),
         Err(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge) => Ok(()),
-        Err(error) => Err(error.to_string()),
+        // An idempotent producer that is refused fails for good, and says why only there.
+        Err(error) => Err(line.producer.client().fatal_error().map_or_else(|| error.to_string(), |(_, reason)| reason)),
     }
 }
 

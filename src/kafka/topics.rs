@@ -18,6 +18,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Addresses that refuse do so at once; more patience is for a broker that is just starting.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(3);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(300);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The broker's replication factor.
@@ -52,10 +53,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Blocks for up to 8 s.
     pub(super) fn open(kafka: &Kafka) -> Result<(Self, Cluster), Unreachable> {
-        let broken = |reason: String| Unreachable {
-            class: "options",
-            reason,
-        };
+        let broken = |reason: String| Unreachable { class: "options", reason };
         let mut config = client::reader_config(kafka).map_err(|error| broken(error.to_string()))?;
         // A TLS handshake with a plaintext port gets no answer at all, and would be waited for longer than we ask.
         config.set("socket.connection.setup.timeout.ms", "3000");
@@ -68,17 +66,12 @@ impl Connection {
     }
 
     pub(super) fn presence(&self, topic: &str) -> Result<Presence, String> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
-            .map_err(|error| error.to_string())?;
+        let metadata = self.consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|error| error.to_string())?;
         let Some(found) = metadata.topics().iter().find(|one| one.name() == topic) else {
             return Ok(Presence::Missing);
         };
         Ok(match found.error().map(RDKafkaErrorCode::from) {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                Presence::Missing
-            }
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Presence::Missing,
             Some(error) => Presence::Refused(error.to_string()),
             None => Presence::Present {
                 partitions: i32::try_from(found.partitions().len()).unwrap_or(i32::MAX),
@@ -92,17 +85,37 @@ impl Connection {
         })
     }
 
-    /// Whether the group's offsets may be read.
+    /// Whether the group's offsets may be read. A coordinator that moves, or that has never been asked, needs a moment.
     pub(super) fn read_group(&self, topic: &str) -> Result<(), String> {
-        offsets::committed(&self.consumer, topic, &[Partition(0)], REQUEST_TIMEOUT).map(drop)
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            let read = offsets::committed(&self.consumer, topic, &[Partition(0)], ASK_TIMEOUT);
+            let Err(error) = read else {
+                return Ok(());
+            };
+            if let Some(reason) = self.refusal() {
+                return Err(reason);
+            }
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+            std::thread::sleep(ASK_AGAIN_AFTER);
+        }
+    }
+
+    /// A refusal by the coordinator arrives only as an event; the request itself just gets no answer.
+    fn refusal(&self) -> Option<String> {
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+        let mut notices = self.consumer.context().take().into_iter();
+        notices.find_map(|notice| match notice {
+            Notice::Error { code, reason } if error_class(code) == "authorization" => Some(reason),
+            _ => None,
+        })
     }
 
     fn connect(&self, topic: &str) -> Result<Cluster, Unreachable> {
         let start = Instant::now();
-        let mut cause = Unreachable {
-            class: "transport",
-            reason: "no answer".to_owned(),
-        };
+        let mut cause = Unreachable { class: "transport", reason: "no answer".to_owned() };
         while start.elapsed() < CONNECT_TIMEOUT {
             if let Ok(metadata) = self.consumer.fetch_metadata(Some(topic), ASK_TIMEOUT) {
                 return Ok(cluster(&metadata));
@@ -128,56 +141,34 @@ impl Connection {
             if explains && (cause.class != "authentication" || class == "authentication") {
                 // "(after 0ms in state CONNECT, 1 identical error(s) suppressed)"
                 let reason = reason.split(" (after ").next().unwrap_or_default();
-                *cause = Unreachable {
-                    class,
-                    reason: reason.to_owned(),
-                };
+                *cause = Unreachable { class, reason: reason.to_owned() };
             }
         }
     }
 }
 
 fn cluster(metadata: &Metadata) -> Cluster {
-    let address = metadata.brokers().first().map_or_else(
-        || "an unknown address".to_owned(),
-        |broker| format!("{}:{}", broker.host(), broker.port()),
-    );
-    Cluster {
-        brokers: metadata.brokers().len(),
-        address,
-    }
+    let address = metadata
+        .brokers()
+        .first()
+        .map_or_else(|| "an unknown address".to_owned(), |broker| format!("{}:{}", broker.host(), broker.port()));
+    Cluster { brokers: metadata.brokers().len(), address }
 }
 
 /// The settings of a topic, by name.
-pub(super) async fn settings(
-    kafka: &Kafka,
-    topic: &str,
-    names: &[&str],
-) -> Result<Vec<Option<String>>, String> {
+pub(super) async fn settings(kafka: &Kafka, topic: &str, names: &[&str]) -> Result<Vec<Option<String>>, String> {
     let admin = admin(kafka)?;
     let resource = [ResourceSpecifier::Topic(topic)];
-    let described = admin
-        .describe_configs(&resource, &options())
-        .await
-        .map_err(|error| error.to_string())?;
-    let described = described
-        .into_iter()
-        .next()
-        .ok_or_else(|| "no answer".to_owned())?
-        .map_err(|error| error.to_string())?;
-    Ok(names
-        .iter()
-        .map(|name| described.get(name).and_then(|entry| entry.value.clone()))
-        .collect())
+    let described = admin.describe_configs(&resource, &options()).await.map_err(|error| error.to_string())?;
+    let described =
+        described.into_iter().next().ok_or_else(|| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+    Ok(names.iter().map(|name| described.get(name).and_then(|entry| entry.value.clone())).collect())
 }
 
 pub(super) async fn create(kafka: &Kafka, topic: &str, partitions: i32) -> Result<(), String> {
     let admin = admin(kafka)?;
     let topic = [NewTopic::new(topic, partitions, DEFAULT_REPLICATION)];
-    let created = admin
-        .create_topics(&topic, &options())
-        .await
-        .map_err(|error| error.to_string())?;
+    let created = admin.create_topics(&topic, &options()).await.map_err(|error| error.to_string())?;
     for result in created {
         match result {
             // Another worker was first.
@@ -196,7 +187,5 @@ fn admin(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, String> {
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(REQUEST_TIMEOUT))
-        .operation_timeout(Some(REQUEST_TIMEOUT))
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
 }
