@@ -15,7 +15,9 @@
     unreachable_pub
 )]
 
+mod answers;
 mod configuration;
+mod dead_letters;
 mod harness;
 mod ledger;
 mod notification;
