@@ -18,6 +18,7 @@
 mod answers;
 mod configuration;
 mod dead_letters;
+mod dlq_topic;
 mod harness;
 mod ledger;
 mod notification;
