@@ -22,4 +22,6 @@ mod dlq_topic;
 mod harness;
 mod ledger;
 mod notification;
+mod odd_records;
+mod outages;
 mod support;
