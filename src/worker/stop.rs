@@ -1,5 +1,6 @@
 //! How a worker ends: ready off, drain, settle, store, commit, flush, each with a deadline.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ impl Worker {
         self.stop.deadline = Some(deadline);
         self.health.hold(NotReady::Draining, "the process stops");
         tracing::info!(drain_timeout = ?self.settings.delivery.drain_timeout, "stopping: what runs may end");
-        self.raising.clear();
+        self.raising.send_modify(HashMap::clear);
         self.input(Input::Shutdown { deadline });
         false
     }
