@@ -15,8 +15,15 @@
     unreachable_pub
 )]
 
+mod architecture;
 mod configuration;
+mod fence;
 mod harness;
+mod joining_and_leaving;
 mod ledger;
+mod metrics;
 mod notification;
+mod preflight;
+mod refusals;
+mod shutdown;
 mod support;
