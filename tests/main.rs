@@ -15,8 +15,13 @@
     unreachable_pub
 )]
 
+mod answers;
 mod configuration;
+mod dead_letters;
+mod dlq_topic;
 mod harness;
 mod ledger;
 mod notification;
+mod odd_records;
+mod outages;
 mod support;

@@ -17,7 +17,8 @@ use crate::config::Settings;
 use crate::core::record::{Offset, Partition, Record, Session};
 
 const COMMANDS: usize = 4_096;
-const EVENTS: usize = 64;
+/// Each may hold a megabyte of records that the worker's limits do not count yet.
+const EVENTS: usize = 16;
 
 #[derive(Debug)]
 pub enum ConsumerEvent {

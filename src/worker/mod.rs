@@ -150,14 +150,14 @@ fn committed(result: &Result<Vec<(Partition, Offset)>, String>) -> Result<(), &s
 
 impl Worker {
     async fn work(mut self, mut events: Receiver<ConsumerEvent>) -> Ending {
+        self.show_limits(events.max_capacity());
         let mut signals = Signals::listen();
         loop {
             let wake = self.wake_in();
             tokio::select! {
-                event = events.recv() => match event {
+                event = events.recv(), if !self.stop.is_consumer_gone() => match event {
                     Some(event) => self.take_events(event, &mut events).await,
-                    // The thread is gone, by a panic: nothing can be stored any more.
-                    None => self.fail("the consumer thread ended"),
+                    None => self.consumer_gone(),
                 },
                 Some(answer) = self.tasks.join_next() => self.take_answers(answer).await,
                 () = self.deliveries.next_batch(&mut self.ended, DELIVERIES_PER_TURN) => self.take_deliveries(),
@@ -165,7 +165,7 @@ impl Worker {
                 () = signals.next() => if self.begin_stop() { return Ending::at_once() },
             }
             self.perform().await;
-            self.show();
+            self.show(events.len());
             if self.is_drained() {
                 return self.finish(events).await;
             }
@@ -188,6 +188,10 @@ impl Worker {
     async fn take_events(&mut self, first: ConsumerEvent, events: &mut Receiver<ConsumerEvent>) {
         self.take_event(first).await;
         for _ in 1..EVENTS_PER_TURN {
+            // What was taken in reached a limit: nothing more until the consumer thread knows.
+            if self.engine.stats().is_paused {
+                return;
+            }
             let Ok(event) = events.try_recv() else { return };
             self.take_event(event).await;
         }

@@ -42,11 +42,16 @@ pub(super) struct Stop {
     deadline: Option<Now>,
     failure: Option<String>,
     aborted: u64,
+    is_consumer_gone: bool,
 }
 
 impl Stop {
     pub(super) fn is_stopping(&self) -> bool {
         self.deadline.is_some()
+    }
+
+    pub(super) fn is_consumer_gone(&self) -> bool {
+        self.is_consumer_gone
     }
 
     pub(super) fn note(&mut self, report: &Report) {
@@ -102,6 +107,12 @@ impl Worker {
         self.raising.clear();
         self.input(Input::Shutdown { deadline });
         false
+    }
+
+    /// The thread ended by itself, so by a panic: nothing can be stored any more, but what runs can still be settled.
+    pub(super) fn consumer_gone(&mut self) {
+        self.stop.is_consumer_gone = true;
+        self.fail("the consumer thread ended");
     }
 
     pub(super) fn fail(&mut self, error: &str) {

@@ -120,10 +120,12 @@ impl Engine {
     }
 
     /// Gives the record up. Its claim is ours, so the burial needs no other.
+    ///
+    /// It keeps its place in the lane until it is buried: an owner after a crash would deliver it again, behind those that
+    /// had passed it.
     pub(super) fn bury(&mut self, ticket: Ticket, burial: Burial) {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         entry.burial = Some(burial);
-        self.step_out_of_lane(ticket);
         self.queue_burial(ticket);
     }
 

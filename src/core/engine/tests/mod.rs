@@ -161,27 +161,37 @@ fn an_offset_is_stored_only_after_the_settlement_of_all_below() {
     assert_eq!(bench.stored(), Some(1));
 }
 
-#[test]
-fn deliveries_of_one_key_follow_one_another_without_waiting_for_the_ledger() {
-    let mut shipped = order(P0, 1, 1);
-    shipped.value = Some(
-        String::from_utf8(order(P0, 1, 1).value.unwrap().to_vec())
-            .unwrap()
-            .replace("ORDER_CREATED", "ORDER_SHIPPED")
-            .into(),
-    );
+/// `ORDER_CREATED` and `ORDER_SHIPPED` of order 1, claimed: the first is being delivered.
+fn two_events_of_one_order() -> Bench {
+    let text = String::from_utf8(order(P0, 1, 1).value.unwrap().to_vec()).unwrap();
+    let shipped = record(P0, 1, text.replace("ORDER_CREATED", "ORDER_SHIPPED"));
     let mut engine_config = config(10, 1);
     engine_config.decoder = Decoder::new(["ORDER_CREATED", "ORDER_SHIPPED"], OrderingKey::OrderId);
-    let mut bench =
-        Bench { engine: Engine::new(engine_config), now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
+    let engine = Engine::new(engine_config);
+    let mut bench = Bench { engine, now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
     bench.input(Input::Assigned { partition: P0, session: SESSION, epoch: EPOCH, start: Offset(0) });
     bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 0, 1), shipped] });
     bench.grant_claims();
+    bench
+}
+
+#[test]
+fn deliveries_of_one_key_follow_one_another_without_waiting_for_the_ledger() {
+    let mut bench = two_events_of_one_order();
     assert_eq!(bench.engine.stats().delivering, 1);
     let first = bench.deliver_next(fails(TRANSIENT));
     assert_eq!(first.coordinates.offset, Offset(0));
     bench.wait(Duration::from_secs(2));
     assert_eq!(bench.deliver_next(Ok(())).attempt, 2);
+    assert_eq!(bench.deliveries().remove(0).coordinates.offset, Offset(1));
+}
+
+#[test]
+fn a_record_that_is_given_up_holds_its_lane_until_it_is_buried() {
+    let mut bench = two_events_of_one_order();
+    bench.deliver_next(fails(FailureClass::Permanent));
+    assert!(bench.deliveries().is_empty());
+    assert_eq!(bench.buried(), [(Reason::Permanent, 1)]);
     assert_eq!(bench.deliveries().remove(0).coordinates.offset, Offset(1));
 }
 
