@@ -41,6 +41,11 @@ pub struct Ended {
 pub struct Metrics(pub BTreeMap<String, f64>);
 
 impl WorkerSetup {
+    /// A worker with nothing configured.
+    pub fn empty() -> Self {
+        Self { environment: BTreeMap::new() }
+    }
+
     /// A worker of this world: its topics, group, database and gateway.
     pub fn in_world(world: &World) -> Self {
         let mut environment = BTreeMap::new();
@@ -144,9 +149,14 @@ impl Worker {
         .await;
     }
 
+    /// The address of one of the worker's own pages.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.http)
+    }
+
     /// Status and body of one of the worker's own pages.
     pub async fn get(&self, path: &str) -> Result<(u16, String), reqwest::Error> {
-        let answer = http_client().get(format!("{}{path}", self.http)).send().await?;
+        let answer = http_client().get(self.url(path)).send().await?;
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 

@@ -3,5 +3,5 @@
 mod broker;
 mod client;
 
-pub use broker::{Broker, shared};
+pub use broker::{Broker, description, shared};
 pub use client::{Kafka, NewRecord};
