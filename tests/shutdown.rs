@@ -76,7 +76,8 @@ async fn a_delivery_that_outlasts_the_drain_is_done_by_the_next_worker_with_the_
     let log = worker.log();
     assert!(log.contains("error: stopped before everything had ended: 1 delivery was aborted"), "{log}");
     assert_eq!(settled(&world).await, 19);
-    assert!(committed(&world).await <= world.produced.iter().position(|one| one.order_id == "7").unwrap() as i64);
+    let seventh = world.produced.iter().position(|one| one.order_id == "7").unwrap();
+    assert!(committed(&world).await <= i64::try_from(seventh).unwrap());
 
     let _next = setup.start().await;
     world.all_committed().await;

@@ -284,7 +284,8 @@ fn a_topic_with_one_record_that_waits_does_not_fill_the_memory() {
     bench.deliver_next(fails(FailureClass::Transient { retry_after: Some(Duration::from_mins(30)) }));
     let mut offset = 1;
     while !bench.engine.stats().is_paused {
-        let records = (offset..offset + 500).map(|offset| record(P0, offset, r#"{"event_type":"OTHER"}"#.into())).collect();
+        let records =
+            (offset..offset + 500).map(|offset| record(P0, offset, r#"{"event_type":"OTHER"}"#.into())).collect();
         bench.input(Input::Polled { partition: P0, session: SESSION, records });
         offset += 500;
         assert!(offset <= 1_000 * 60, "the watermark grows without a bound");
