@@ -35,6 +35,9 @@ impl Worker {
             }
             return;
         }
+        if assignments.is_empty() {
+            return;
+        }
         for assignment in &assignments {
             self.raising.insert(assignment.partition, *assignment);
         }
