@@ -11,7 +11,7 @@ use crate::config::Kafka;
 use crate::core::effect::SessionEnd;
 use crate::core::input::{Holder, Input, Ticket};
 use crate::core::record::{Epoch, Offset, Partition, Session};
-use crate::http::health::NotReady;
+use crate::http::health::{Health, NotReady};
 use crate::kafka::consumer::{Assignment, ConsumerCommand};
 use crate::kafka::lag::LagReader;
 use crate::postgres::Postgres;
@@ -40,13 +40,23 @@ impl Worker {
             }
             return;
         }
+        if assignments.is_empty() {
+            return;
+        }
         self.raising.send_modify(|raising| {
             raising.extend(assignments.iter().map(|assignment| (assignment.partition, *assignment)));
         });
-        self.spawn(raise(self.postgres.clone(), assignments, self.raising.subscribe(), self.owner.clone()));
+        let raise = Raise {
+            postgres: self.postgres.clone(),
+            health: Arc::clone(&self.health),
+            wanted: self.raising.subscribe(),
+            owner: self.owner.clone(),
+        };
+        self.spawn(raise.run(assignments));
     }
 
     pub(super) async fn raised(&mut self, owned: Vec<Owned>) {
+        self.health.resolve(NotReady::Postgres);
         for Owned { partition, session, start, epoch } in owned {
             // Taken away while Postgres was asked, perhaps given anew.
             if !is_wanted(&self.raising.borrow(), partition, session) {
@@ -117,7 +127,13 @@ impl Worker {
     }
 
     fn show_ownership(&self) {
-        self.publisher.own(self.engine.epochs().collect());
+        let owned: Vec<_> = self.engine.epochs().collect();
+        if owned.is_empty() && self.raising.borrow().is_empty() {
+            // What was held for these reasons is with the next owner.
+            self.health.resolve(NotReady::Postgres);
+            self.health.resolve(NotReady::Breaker);
+        }
+        self.publisher.own(owned);
     }
 }
 
@@ -132,31 +148,38 @@ fn is_wanted(raising: &HashMap<Partition, Assignment>, partition: Partition, ses
     raising.get(&partition).is_some_and(|assignment| assignment.session == session)
 }
 
-/// However long Postgres takes: the partition is paused until then. What was taken away meanwhile is not raised any more, since
-/// that would fence its next owner.
-async fn raise(
+/// Raises epochs, however long Postgres takes: the partitions are paused until then.
+struct Raise {
     postgres: Postgres,
-    mut assignments: Vec<Assignment>,
-    raising: watch::Receiver<HashMap<Partition, Assignment>>,
+    health: Arc<Health>,
+    wanted: watch::Receiver<HashMap<Partition, Assignment>>,
     owner: String,
-) -> Answer {
-    let epochs = loop {
-        assignments.retain(|assignment| is_wanted(&raising.borrow(), assignment.partition, assignment.session));
-        if assignments.is_empty() {
-            return Answer::Nothing;
-        }
-        let partitions: Vec<Partition> = assignments.iter().map(|assignment| assignment.partition).collect();
-        match postgres.raise(&partitions, &owner).await {
-            Ok(epochs) => break epochs,
-            Err(error) => tracing::warn!(?error, "the epochs cannot be raised yet"),
-        }
-        tokio::time::sleep(RETRY_AFTER).await;
-    };
-    let raised = assignments.into_iter().filter_map(|Assignment { partition, session, start }| {
-        let epoch = epochs.iter().find(|(raised, _)| *raised == partition)?.1;
-        Some(Owned { partition, session, start, epoch })
-    });
-    Answer::Raised(raised.collect())
+}
+
+impl Raise {
+    /// What was taken away meanwhile is not raised any more, since that would fence its next owner.
+    async fn run(self, mut assignments: Vec<Assignment>) -> Answer {
+        let epochs = loop {
+            assignments.retain(|assignment| is_wanted(&self.wanted.borrow(), assignment.partition, assignment.session));
+            if assignments.is_empty() {
+                return Answer::Nothing;
+            }
+            let partitions: Vec<Partition> = assignments.iter().map(|assignment| assignment.partition).collect();
+            match self.postgres.raise(&partitions, &self.owner).await {
+                Ok(epochs) => break epochs,
+                Err(error) => {
+                    tracing::warn!(?error, "the epochs cannot be raised yet");
+                    self.health.hold(NotReady::Postgres, "the epochs of the partitions cannot be raised");
+                }
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        };
+        let raised = assignments.into_iter().filter_map(|Assignment { partition, session, start }| {
+            let epoch = epochs.iter().find(|(raised, _)| *raised == partition)?.1;
+            Some(Owned { partition, session, start, epoch })
+        });
+        Answer::Raised(raised.collect())
+    }
 }
 
 pub(super) async fn confirm(postgres: Postgres, freeze: u64, partitions: Vec<Partition>) -> Answer {

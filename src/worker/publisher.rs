@@ -121,6 +121,10 @@ impl Outbox {
         let mut owned = self.owned.borrow().clone();
         owned.retain(|(partition, _)| !self.resting.contains_key(partition));
         if owned.is_empty() {
+            if self.resting.is_empty() {
+                // Whoever owns the partitions says what their letters wait for.
+                self.health.resolve(NotReady::Dlq);
+            }
             return Ok(0);
         }
         let letters = self.postgres.unpublished(&owned, BATCH_LETTERS, BATCH_BYTES).await.map_err(|error| {
