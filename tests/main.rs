@@ -18,6 +18,8 @@
 mod answers;
 mod architecture;
 mod configuration;
+mod copies;
+mod crashes;
 mod dead_letters;
 mod dlq_topic;
 mod fence;

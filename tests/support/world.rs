@@ -56,6 +56,14 @@ impl World {
         self.produced.extend(pairs.map(|(event, coordinates)| orders::produced(event, coordinates)));
     }
 
+    /// Produces these events to one partition.
+    pub async fn produce_in(&mut self, partition: i32, events: &[Value]) {
+        let records = events.iter().map(|event| orders::record(event).in_partition(partition)).collect();
+        let coordinates = self.kafka.produce(&self.topic, records).await;
+        let pairs = events.iter().zip(coordinates);
+        self.produced.extend(pairs.map(|(event, coordinates)| orders::produced(event, coordinates)));
+    }
+
     /// Waits until the group has committed every record of the topic.
     pub async fn all_committed(&self) {
         let ends = self.kafka.end_offsets(&self.topic).await;

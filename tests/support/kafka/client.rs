@@ -9,7 +9,7 @@ use herald::core::record::{Coordinates, Header, Offset, Partition, Record, Times
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
@@ -145,6 +145,18 @@ impl Kafka {
                 .collect()
         })
         .await
+    }
+
+    /// Commits offset 0 of every partition for a group that has no members, so that it reads all again.
+    pub async fn rewind(&self, group: &str, topic: &str) {
+        let config = self.config(&[("group.id", group), ("enable.auto.commit", "false")]);
+        let topic = topic.to_owned();
+        blocking(move || {
+            let consumer: BaseConsumer = config.create().unwrap();
+            let list = all_partitions(&consumer, &topic, KafkaOffset::Offset(0)).unwrap();
+            consumer.commit(&list, CommitMode::Sync).unwrap();
+        })
+        .await;
     }
 
     /// Whether the cluster is up and has a broker. Takes a second to say no.
