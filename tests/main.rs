@@ -16,12 +16,19 @@
 )]
 
 mod answers;
+mod architecture;
 mod configuration;
 mod dead_letters;
 mod dlq_topic;
+mod fence;
 mod harness;
+mod joining_and_leaving;
 mod ledger;
+mod metrics;
 mod notification;
 mod odd_records;
 mod outages;
+mod preflight;
+mod refusals;
+mod shutdown;
 mod support;

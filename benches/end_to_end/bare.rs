@@ -18,7 +18,7 @@ const ROWS: usize = 1_000;
 /// Claims and settles this many orders.
 pub async fn measure(server: &Server, orders: u32, partitions: i32) -> Duration {
     let fresh = server.fresh().await;
-    let postgres = server.open(&fresh.url, "bare", "orders");
+    let postgres = Server::open(&fresh.url, "bare", "orders");
     let owned: Vec<Partition> = (0..partitions).map(Partition).collect();
     let raised = postgres.raise(&owned, "bench").await.unwrap();
     let epoch = raised[0].1;

@@ -51,14 +51,14 @@ impl Server {
     pub async fn fresh(&self) -> Fresh {
         let name = unique("bench");
         let url = self.0.create_database(&name).await.unwrap();
-        let postgres = self.open(&url, "group", "topic");
+        let postgres = Self::open(&url, "group", "topic");
         postgres.migrate().await.unwrap();
         postgres.close().await;
         self.run("CHECKPOINT".to_owned()).await;
         Fresh { url, name }
     }
 
-    pub fn open(&self, url: &str, group: &str, topic: &str) -> Postgres {
+    pub fn open(url: &str, group: &str, topic: &str) -> Postgres {
         let database = Database {
             url: Secret::new(url),
             migrate: false,

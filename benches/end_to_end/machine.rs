@@ -38,7 +38,8 @@ impl Machine {
 
     /// A line for each part.
     pub fn table(&self) -> String {
-        let Self { cores, processor, memory_gib, kernel, postgresql, fsync, synchronous_commit, filesystem, kafka } = self;
+        let Self { cores, processor, memory_gib, kernel, postgresql, fsync, synchronous_commit, filesystem, kafka } =
+            self;
         format!(
             "  machine       {cores} cores, {processor}, {memory_gib:.0} GiB, Linux {kernel}\n  \
              postgresql    {postgresql}, fsync {fsync}, synchronous_commit {synchronous_commit}, {filesystem}\n  \

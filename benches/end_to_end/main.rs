@@ -99,7 +99,10 @@ async fn produce(arguments: &Arguments) -> Source {
     let kafka = kafka::shared().await.clone();
     let topic = unique("orders");
     let dlq_topic = format!("{topic}.dlq");
-    tokio::join!(kafka.create_topic(&topic, arguments.partitions), kafka.create_topic(&dlq_topic, arguments.partitions));
+    tokio::join!(
+        kafka.create_topic(&topic, arguments.partitions),
+        kafka.create_topic(&dlq_topic, arguments.partitions)
+    );
     let records = (0..arguments.orders).zip((0..arguments.partitions).cycle());
     let records = records.map(|(order, partition)| {
         let event = support::orders::created(u64::from(order));

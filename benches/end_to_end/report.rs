@@ -96,7 +96,11 @@ impl Report {
         self.each(|mut sorted| {
             sorted.sort_by(f64::total_cmp);
             let middle = sorted.len() / 2;
-            if sorted.len().is_multiple_of(2) { f64::midpoint(sorted[middle - 1], sorted[middle]) } else { sorted[middle] }
+            if sorted.len().is_multiple_of(2) {
+                f64::midpoint(sorted[middle - 1], sorted[middle])
+            } else {
+                sorted[middle]
+            }
         })
     }
 

@@ -22,7 +22,7 @@ const EVENTS: usize = 16;
 
 #[derive(Debug)]
 pub enum ConsumerEvent {
-    /// Each partition is paused until [`ConsumerCommand::Fetch`].
+    /// Each partition is paused until [`ConsumerCommand::Fetch`]. Empty when the group has nothing for this member.
     Assigned(Vec<Assignment>),
     /// Kafka wants these back and waits: each is given back once it is released.
     Revoking(Vec<Partition>),

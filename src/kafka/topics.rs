@@ -141,12 +141,22 @@ impl Connection {
             let class = error_class(code);
             let explains = code != Some(RDKafkaErrorCode::AllBrokersDown);
             if explains && (cause.class != "authentication" || class == "authentication") {
-                // "(after 0ms in state CONNECT, 1 identical error(s) suppressed)"
-                let reason = reason.split(" (after ").next().unwrap_or_default();
-                *cause = Unreachable { class, reason: reason.to_owned() };
+                *cause = Unreachable { class, reason: plain(&reason) };
             }
         }
     }
+}
+
+/// What librdkafka says, without its internals.
+fn plain(reason: &str) -> String {
+    // "(after 0ms in state CONNECT, 1 identical error(s) suppressed)"
+    let reason = reason.split(" (after ").next().unwrap_or_default();
+    // "10.0.0.7:9092/bootstrap: Connect to ipv4#10.0.0.7:9092 failed"
+    let reason = reason.split_once("/bootstrap: ").map_or(reason, |(_, rest)| rest);
+    if reason.contains("Invalid response size") {
+        return "what answers there is no Kafka broker".to_owned();
+    }
+    reason.to_owned()
 }
 
 fn cluster(metadata: &Metadata) -> Cluster {
@@ -188,4 +198,26 @@ fn admin(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, String> {
 
 fn options(timeout: Duration) -> AdminOptions {
     AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_without_internals() {
+        for (reason, expected) in [
+            (
+                "10.0.0.7:9092/bootstrap: Connect to ipv4#10.0.0.7:9092 failed: Connection refused (after 0ms in state CONNECT)",
+                "Connect to ipv4#10.0.0.7:9092 failed: Connection refused",
+            ),
+            (
+                "h:80/bootstrap: Receive failed: Invalid response size 1213486160 (0..100000000): increase receive.message.max.bytes (after 0ms in state APIVERSION_QUERY)",
+                "what answers there is no Kafka broker",
+            ),
+            ("no answer", "no answer"),
+        ] {
+            assert_eq!(plain(reason), expected);
+        }
+    }
 }

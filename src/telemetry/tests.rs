@@ -121,6 +121,7 @@ fn label_names(series: &str) -> String {
 #[test]
 fn every_series_of_the_contract_is_there_from_the_start() {
     let (registry, telemetry) = telemetry();
+    telemetry.lag().show(&[Partition(0)]);
     telemetry.lag().replace([PartitionLag {
         partition: Partition(0),
         committed: Offset(0),
@@ -297,6 +298,7 @@ fn every_event_of_the_shell_is_counted() {
     let (registry, telemetry) = telemetry();
     let partitions = [Partition(0), Partition(1)];
     let duration = Duration::from_millis(5);
+    telemetry.lag().show(&[Partition(0)]);
     telemetry.lag().replace([PartitionLag {
         partition: Partition(0),
         committed: Offset(0),

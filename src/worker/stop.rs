@@ -1,5 +1,6 @@
 //! How a worker ends: ready off, drain, settle, store, commit, flush, each with a deadline.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ impl Worker {
         self.stop.deadline = Some(deadline);
         self.health.hold(NotReady::Draining, "the process stops");
         tracing::info!(drain_timeout = ?self.settings.delivery.drain_timeout, "stopping: what runs may end");
-        self.raising.clear();
+        self.raising.send_modify(HashMap::clear);
         self.input(Input::Shutdown { deadline });
         false
     }
@@ -146,8 +147,16 @@ impl Worker {
         // What is left are counts; the statements were waited for above.
         let _ = tokio::time::timeout(COUNT_DEADLINE, async { while self.tasks.join_next().await.is_some() {} }).await;
         let cut_off = [
-            (self.stop.aborted > 0).then(|| format!("{} deliveries were aborted", self.stop.aborted)),
-            (unsettled > 0).then(|| format!("{unsettled} notifications could not be settled")),
+            match self.stop.aborted {
+                0 => None,
+                1 => Some("1 delivery was aborted".to_owned()),
+                count => Some(format!("{count} deliveries were aborted")),
+            },
+            match unsettled {
+                0 => None,
+                1 => Some("1 notification could not be settled".to_owned()),
+                count => Some(format!("{count} notifications could not be settled")),
+            },
             (!is_closed).then(|| "the consumer did not leave its group in time".to_owned()),
             (!is_flushed).then(|| "the dead-letter producer was not flushed in time".to_owned()),
         ];
