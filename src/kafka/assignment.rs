@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::back_pressure::Flow;
 use crate::core::record::{Offset, Partition, Session};
 
 #[derive(Debug, Default)]
@@ -12,7 +13,6 @@ pub(super) struct Assignments {
     unread: BTreeSet<Partition>,
     last_session: u64,
     revocation: Option<Revocation>,
-    hold: Hold,
 }
 
 #[derive(Debug)]
@@ -43,20 +43,12 @@ struct Revocation {
     deadline: Instant,
 }
 
-/// Whether all partitions stand still.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Hold {
-    #[default]
-    None,
-    /// The worker asked for it.
-    Worker,
-}
-
 /// Partitions to pause and to resume so that librdkafka does what is wanted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PauseChanges {
     pub(super) pause: Vec<Partition>,
-    pub(super) resume: Vec<Partition>,
+    /// With the offset at which each goes on.
+    pub(super) resume: BTreeMap<Partition, Offset>,
 }
 
 impl Assignments {
@@ -94,10 +86,6 @@ impl Assignments {
         {
             held.mode = Mode::Fetching;
         }
-    }
-
-    pub(super) fn set_hold(&mut self, hold: Hold) {
-        self.hold = hold;
     }
 
     pub(super) fn is_current(&self, partition: Partition, session: Session) -> bool {
@@ -189,12 +177,11 @@ impl Assignments {
         Some((revocation.all, revocation.draining.into_iter().collect()))
     }
 
-    /// What must change so that exactly the fetching partitions are fetched; none while `blocked`. Applied by the caller.
-    pub(super) fn pause_changes(&mut self, blocked: Blocked) -> PauseChanges {
-        let still = self.hold == Hold::Worker || blocked == Blocked::Yes;
+    /// What must change so that exactly the fetching partitions are fetched; none while all are paused. Applied by the caller.
+    pub(super) fn pause_changes(&mut self, flow: Flow) -> PauseChanges {
         let mut changes = PauseChanges::default();
         for (partition, held) in &mut self.held {
-            let pause = still || held.mode != Mode::Fetching;
+            let pause = flow == Flow::Paused || held.mode != Mode::Fetching;
             if pause == held.paused {
                 continue;
             }
@@ -202,7 +189,7 @@ impl Assignments {
             if pause {
                 changes.pause.push(*partition);
             } else {
-                changes.resume.push(*partition);
+                changes.resume.insert(*partition, held.next);
             }
         }
         changes
@@ -211,13 +198,6 @@ impl Assignments {
     fn current(&mut self, partition: Partition, session: Session) -> Option<&mut Held> {
         self.held.get_mut(&partition).filter(|held| held.session == session)
     }
-}
-
-/// Whether records wait that the worker did not take yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Blocked {
-    Yes,
-    No,
 }
 
 #[cfg(test)]
@@ -333,17 +313,14 @@ mod tests {
     fn a_partition_is_fetched_when_it_may_and_nothing_holds_it() {
         let (mut assignments, _) = fetching(P, 0);
         assignments.begin(Q, Offset(0));
-        let mut changes = |hold, blocked| {
-            assignments.set_hold(hold);
-            assignments.pause_changes(blocked)
-        };
-        let resume = PauseChanges { resume: vec![P], ..PauseChanges::default() };
+        let resume = PauseChanges { resume: BTreeMap::from([(P, Offset(0))]), ..PauseChanges::default() };
         let pause = PauseChanges { pause: vec![P], ..PauseChanges::default() };
-        assert_eq!(changes(Hold::None, Blocked::No), resume);
-        assert_eq!(changes(Hold::None, Blocked::No), PauseChanges::default());
-        assert_eq!(changes(Hold::Worker, Blocked::No), pause);
-        assert_eq!(changes(Hold::Worker, Blocked::Yes), PauseChanges::default());
-        assert_eq!(changes(Hold::None, Blocked::Yes), PauseChanges::default());
-        assert_eq!(changes(Hold::None, Blocked::No), resume);
+        assert_eq!(assignments.pause_changes(Flow::Open), resume);
+        for flow in [Flow::Open, Flow::Waiting] {
+            assert_eq!(assignments.pause_changes(flow), PauseChanges::default());
+        }
+        assert_eq!(assignments.pause_changes(Flow::Paused), pause);
+        assert_eq!(assignments.pause_changes(Flow::Paused), PauseChanges::default());
+        assert_eq!(assignments.pause_changes(Flow::Open), resume);
     }
 }

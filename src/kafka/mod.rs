@@ -2,7 +2,7 @@
 //!
 //! * [`client`]: the configuration of every client, and what an operator may not override.
 //! * [`headers`]: headers as bytes, in and out; the only module with `unsafe`.
-//! * `context`, `record`, `offsets`, `assignment`, `outbox`: the parts of the consumer that can be understood alone.
+//! * `context`, `record`, `offsets`, `assignment`, `back_pressure`, `outbox`: the parts of the consumer that can be understood alone.
 //! * [`consumer`]: the handle of the consumer thread; `poller` is the thread itself, `rebalance` how it answers the group.
 //! * [`dead_letters`]: the producer of dead letters; `letter_headers` is their format.
 //! * [`lag`]: committed and end offsets, read by a client of their own.
@@ -12,6 +12,7 @@ pub mod client;
 pub mod headers;
 
 mod assignment;
+mod back_pressure;
 mod context;
 mod letter_headers;
 mod offsets;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset as NativeOffset, TopicPartitionList, TopicPartitionListElem};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::assignment::{Assignments, Blocked, Hold, PauseChanges};
+use super::assignment::{Assignments, PauseChanges};
+use super::back_pressure::{BackPressure, Blocked, Flow};
 use super::client;
 use super::consumer::{ConsumerCommand, ConsumerError, ConsumerEvent, ConsumerHealth};
 use super::context::{self, Context, Notice};
@@ -21,6 +22,9 @@ use crate::core::record::{Offset, Partition, Record, Session};
 
 /// How long a poll waits for a message, and so how long a command may wait.
 const POLL_WAIT: Duration = Duration::from_millis(20);
+
+/// How long a turn takes that polls nothing.
+const STILL_WAIT: Duration = Duration::from_millis(2);
 
 /// A turn hands over what is at hand, up to one of these.
 const TURN_RECORDS: usize = 500;
@@ -41,6 +45,8 @@ pub(super) struct Poller {
     commands: Receiver<ConsumerCommand>,
     context: Arc<Context>,
     health: Arc<ConsumerHealth>,
+    pressure: BackPressure,
+    flow: Flow,
     /// Stored at the end of the turn: one call instead of one per batch of settlements.
     stores: BTreeMap<Partition, Offset>,
     life: Life,
@@ -102,6 +108,8 @@ impl Poller {
             due: Due::default(),
             commands,
             health,
+            pressure: BackPressure::default(),
+            flow: Flow::default(),
             stores: BTreeMap::new(),
             life: Life::Running,
         })
@@ -115,7 +123,10 @@ impl Poller {
     }
 
     fn turn(&mut self) {
-        self.poll();
+        match self.flow {
+            Flow::Open | Flow::Paused => self.poll(),
+            Flow::Waiting => std::thread::sleep(STILL_WAIT),
+        }
         self.health.polled();
         self.serve_notices();
         self.serve_commands();
@@ -195,8 +206,8 @@ impl Poller {
                     self.stores.insert(partition, offset);
                 }
             }
-            ConsumerCommand::Pause => self.assignments.set_hold(Hold::Worker),
-            ConsumerCommand::Resume => self.assignments.set_hold(Hold::None),
+            ConsumerCommand::Pause => self.pressure.hold(),
+            ConsumerCommand::Resume => self.pressure.let_go(),
             ConsumerCommand::Release { partition, session } => {
                 self.assignments.release(partition, session);
             }
@@ -237,13 +248,22 @@ impl Poller {
 
     fn apply_pauses(&mut self) {
         let blocked = if self.outbox.is_empty() { Blocked::No } else { Blocked::Yes };
-        let PauseChanges { pause, resume } = self.assignments.pause_changes(blocked);
+        self.flow = self.pressure.flow(Instant::now(), blocked);
+        let PauseChanges { pause, resume } = self.assignments.pause_changes(self.flow);
         self.pause(&pause);
         if !resume.is_empty()
-            && let Err(error) = self.consumer.resume(&context::list(&self.topic, resume))
+            && let Err(error) = self.resume(&resume)
         {
             self.outbox.error("other", error.to_string());
         }
+    }
+
+    /// Resuming wakes nobody: a fetcher that found every partition paused sleeps for a second. Seeking wakes it.
+    fn resume(&self, partitions: &BTreeMap<Partition, Offset>) -> KafkaResult<()> {
+        let list = context::list_at(&self.topic, partitions)?;
+        self.consumer.resume(&list)?;
+        // Without waiting: one that cannot be sought is not fetched, and an error has told why.
+        self.consumer.seek_partitions(list, Duration::ZERO).map(drop)
     }
 
     pub(super) fn pause(&mut self, partitions: &[Partition]) {

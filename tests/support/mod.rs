@@ -1,7 +1,7 @@
 //! Real parts, and a [`World`] that gives each test its own corner of them.
 
 // A kit for all behaviours: no single one needs every tool.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod gateway;
 pub mod headers;
