@@ -16,7 +16,10 @@
 )]
 
 mod configuration;
+mod crash;
+mod freeze;
 mod harness;
 mod ledger;
 mod notification;
+mod redelivery;
 mod support;

@@ -9,7 +9,7 @@ use herald::core::record::{Coordinates, Header, Offset, Partition, Record, Times
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
@@ -17,7 +17,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::support::headers;
-use crate::support::wait::{SOON, blocking, wait_until};
+use crate::support::wait::{EVENTUALLY, SOON, blocking, wait_until};
 
 /// A Kafka cluster, ours or not.
 #[derive(Clone, Debug)]
@@ -143,6 +143,21 @@ impl Kafka {
                 .collect()
         })
         .await
+    }
+
+    /// Moves the group to this offset in every partition of the topic, once it has no members.
+    pub async fn rewind(&self, group: &str, topic: &str, offset: Offset) {
+        let config = self.config(&[("group.id", group), ("enable.auto.commit", "false")]);
+        wait_until("the group lets itself be moved", EVENTUALLY, async || {
+            let (config, topic) = (config.clone(), topic.to_owned());
+            let moved = blocking(move || {
+                let consumer: BaseConsumer = config.create()?;
+                let list = all_partitions(&consumer, &topic, KafkaOffset::Offset(offset.0))?;
+                consumer.commit(&list, CommitMode::Sync)
+            });
+            moved.await.map_err(|error| error.to_string())
+        })
+        .await;
     }
 
     /// Whether the cluster is up and has a broker. Takes a second to say no.
