@@ -17,9 +17,9 @@ test: ## all tests, on a real Kafka and a real PostgreSQL
 	@scripts/setup
 	RUST_TEST_THREADS=$(RUST_TEST_THREADS) cargo test --locked $(ARGS)
 
-bench: ## benchmarks
+bench: ## the worker's speed against that of the bare ledger: docs/benchmarks.md
 	@scripts/setup
-	cargo bench --locked $(ARGS)
+	-cargo bench --locked --bench end_to_end -- $(ARGS)
 
 lint: fmt-check clippy rustdoc deny ## formatting, clippy, documentation and dependencies
 

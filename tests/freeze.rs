@@ -6,7 +6,7 @@ use crate::support::gateway::Answer;
 use crate::support::wait::{SOON, wait_until};
 use crate::support::{World, orders};
 
-const CONCURRENT: usize = 8;
+const CONCURRENT: u16 = 8;
 const ORDERS: u64 = 1_000;
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn a_worker_frozen_for_longer_than_its_session_starts_nothing_of_the_parti
     let events: Vec<_> = (0..ORDERS).map(orders::created).collect();
     world.produce(&events).await;
     // Both have begun as many as they may, hold more that is claimed, and wait for answers.
-    wait_for_requests(&world, 2 * CONCURRENT).await;
+    wait_for_requests(&world, 2 * usize::from(CONCURRENT)).await;
     frozen.sigstop();
     assert_eq!(world.gateway.accepted(), 0, "the answers are pending");
     world.gateway.answer(Answer::ok());
@@ -37,10 +37,10 @@ async fn a_worker_frozen_for_longer_than_its_session_starts_nothing_of_the_parti
     frozen.wait_for_metric("herald_process_freezes_total", &[], 1.0).await;
     world.shared_equally(&[&frozen, &peer]).await;
     assert_eq!(world.gateway.requests().len(), asked, "nothing was started after the freeze");
-    frozen.wait_for_metric("herald_records_total", &[("outcome", "notified")], CONCURRENT as f64).await;
+    frozen.wait_for_metric("herald_records_total", &[("outcome", "notified")], CONCURRENT.into()).await;
     let verdict = world.verdict();
     assert!(verdict.lost.is_empty() && verdict.unstable_keys.is_empty(), "{verdict:?}");
-    assert_eq!(verdict.repeated.len(), CONCURRENT, "only what was under way in the frozen worker");
+    assert_eq!(verdict.repeated.len(), usize::from(CONCURRENT), "only what was under way in the frozen worker");
 
     let more: Vec<_> = (ORDERS..ORDERS + 200).map(orders::created).collect();
     world.produce(&more).await;

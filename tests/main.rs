@@ -15,11 +15,23 @@
     unreachable_pub
 )]
 
+mod answers;
+mod architecture;
 mod configuration;
 mod crash;
+mod dead_letters;
+mod dlq_topic;
+mod fence;
 mod freeze;
 mod harness;
+mod joining_and_leaving;
 mod ledger;
+mod metrics;
 mod notification;
+mod odd_records;
+mod outages;
+mod preflight;
 mod redelivery;
+mod refusals;
+mod shutdown;
 mod support;

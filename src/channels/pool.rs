@@ -105,7 +105,12 @@ impl DeliveryPool {
     pub async fn next_batch(&mut self, batch: &mut Vec<Ended>, limit: usize) {
         let first = self.next().await;
         batch.push(first);
-        for _ in 1..limit {
+        self.take_ended(batch, limit.saturating_sub(1));
+    }
+
+    /// Appends to `batch` what has ended, at most `limit`, and waits for nothing.
+    pub fn take_ended(&mut self, batch: &mut Vec<Ended>, limit: usize) {
+        for _ in 0..limit {
             let Some(ended) = self.next_ready() else {
                 return;
             };

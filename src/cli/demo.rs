@@ -66,8 +66,9 @@ pub(super) fn execute(arguments: &DemoArguments) -> Result<(), Failure> {
 
 async fn run(arguments: &DemoArguments) -> anyhow::Result<Ending> {
     let screen = Screen::on(if arguments.json { Target::Stderr } else { Target::Stdout });
+    let kept = if arguments.keep { "logs are kept" } else { "nothing is kept" };
     screen
-        .say("herald demo · embedded Kafka, private Postgres, stub gateway · nothing is installed, nothing is kept\n");
+        .say(&format!("herald demo · embedded Kafka, private Postgres, stub gateway · nothing is installed, {kept}\n"));
     let mut interrupts = Interrupts::listen()?;
     let directory = demo_directory()?;
     let played = tokio::select! {

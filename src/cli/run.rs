@@ -18,7 +18,7 @@ use crate::kafka::dead_letters::DeadLetterProducer;
 use crate::kafka::lag::LagReader;
 use crate::kafka::preflight::create_dead_letter_topic;
 use crate::postgres::Postgres;
-use crate::preflight::{self, Retention, Verdict};
+use crate::preflight::{self, Preflight, Verdict};
 use crate::telemetry::{Subject, Telemetry, logs};
 use crate::worker::{self, Ending, Parts};
 
@@ -27,7 +27,6 @@ const TURN_BOUND: Duration = Duration::from_secs(30);
 
 pub(super) async fn execute(arguments: ConfigArguments) -> Result<(), Failure> {
     let settings = arguments.load(Purpose::Work)?.settings;
-    logs::init(&settings.telemetry).context("the log cannot be set up")?;
     let (postgres, channel) = connect(&settings)?;
 
     let health = Arc::new(Health::new(TURN_BOUND));
@@ -41,7 +40,11 @@ pub(super) async fn execute(arguments: ConfigArguments) -> Result<(), Failure> {
     let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
     let admin = tokio::spawn(admin.serve(async { drop(admin_stopped.await) }));
 
-    let topic_retention = make_ready(&settings, &postgres).await?;
+    let preflight = look(&settings, &postgres).await?;
+    // From here on: what clients complain of while they look is told by the findings, in plainer words.
+    logs::init(&settings.telemetry).context("the log cannot be set up")?;
+    make_ready(&settings, &preflight).await?;
+    let topic_retention = preflight.topic_retention;
     telemetry.topic_retention(topic_retention);
     tracing::info!(
         topic = settings.kafka.topic,
@@ -74,8 +77,8 @@ pub(super) fn connect(settings: &Settings) -> Result<(Postgres, Channel), Failur
     Ok((postgres, channel))
 }
 
-/// Does what the configuration allows a start to do, and refuses to start over any problem that is left.
-async fn make_ready(settings: &Settings, postgres: &Postgres) -> Result<Retention, Failure> {
+/// Migrates where the configuration says so, and refuses to start over any problem that is left.
+async fn look(settings: &Settings, postgres: &Postgres) -> Result<Preflight, Failure> {
     if settings.database.migrate {
         postgres.migrate().await.map_err(|error| Failure::Refused(error.to_string()))?;
     }
@@ -84,6 +87,11 @@ async fn make_ready(settings: &Settings, postgres: &Postgres) -> Result<Retentio
         let told = check::described(&preflight.findings, Style::of(&std::io::stderr()));
         return Err(Failure::Refused(format!("herald run refuses to start\n{}", told.trim_end())));
     }
+    Ok(preflight)
+}
+
+/// Creates what the configuration allows a start to create, and tells what it may want to know.
+async fn make_ready(settings: &Settings, preflight: &Preflight) -> Result<(), Failure> {
     if let (false, Some(partitions)) = (preflight.has_dead_letter_topic, preflight.source_partitions) {
         let topic = &settings.dead_letters.topic;
         create_dead_letter_topic(settings, partitions)
@@ -94,7 +102,7 @@ async fn make_ready(settings: &Settings, postgres: &Postgres) -> Result<Retentio
     for finding in preflight.findings.iter().filter(|finding| finding.verdict == Verdict::Warning) {
         tracing::warn!(area = finding.area, "{}", finding.detail);
     }
-    Ok(preflight.topic_retention)
+    Ok(())
 }
 
 fn report(ending: Ending) -> Result<(), Failure> {

@@ -40,8 +40,9 @@ pub(crate) fn is_address(text: &str) -> bool {
     text.parse::<SocketAddr>().is_ok()
 }
 
+/// The parser would take `http:gateway` for `http://gateway`: who wrote that meant something else.
 pub(crate) fn is_http_url(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    text.contains("://") && Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 pub(crate) fn is_postgres_url(text: &str) -> bool {

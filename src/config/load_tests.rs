@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::samples::{NO_VARIABLES, flag, sources};
 use super::*;
-use crate::config::{ChannelKind, LogFormat, OrderingKey, Secret};
+use crate::config::{ChannelKind, LogFormat, OrderingKey, Secret, redacted_url};
 
 #[test]
 fn without_sources_everything_has_its_default() {
@@ -157,7 +157,10 @@ proptest! {
         if let Ok(loaded) = load(&sources, Purpose::Inspect) {
             let is_redacted = loaded.entries.iter().any(|entry| entry.value.as_ref().is_some_and(|value| value.to_string().contains(REDACTED)));
             let again = Settings::load_from(Some(&loaded.to_toml()), NO_VARIABLES, &[]);
-            prop_assert!(is_redacted || again.as_ref() == Ok(&loaded.settings), "{again:?}");
+            // A URL is printed as the parser understood it.
+            let mut expected = loaded.settings.clone();
+            expected.webhook.url = redacted_url(&expected.webhook.url);
+            prop_assert!(is_redacted || again.as_ref() == Ok(&expected), "{again:?}");
         }
     }
 }

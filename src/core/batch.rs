@@ -60,6 +60,17 @@ impl BatchQueue {
         self.held_until = Some(until);
     }
 
+    /// The batch that was sent and not answered yet.
+    #[must_use]
+    pub fn under_way(&self) -> &[Ticket] {
+        &self.under_way
+    }
+
+    #[must_use]
+    pub fn is_under_way(&self, ticket: Ticket) -> bool {
+        self.under_way.contains(&ticket)
+    }
+
     /// Records that wait or are under way.
     #[must_use]
     pub fn len(&self) -> usize {

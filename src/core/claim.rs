@@ -26,11 +26,12 @@ pub fn judge(row: &LedgerRow, ours: &Holder, fingerprint: Fingerprint) -> Verdic
     match row.state {
         LedgerState::Claimed if is_ours && row.inserted => Verdict::Fresh,
         LedgerState::Claimed if is_ours => Verdict::Takeover,
-        LedgerState::Claimed if same_content => Verdict::Busy,
+        // Whatever its content: how the holder ends decides.
+        LedgerState::Claimed => Verdict::Busy,
         // This very record, or an older copy than the one that died: the statement would have claimed a later one.
         LedgerState::Dead => Verdict::Duplicate,
         LedgerState::Done | LedgerState::Parked | LedgerState::Uncertain if same_content => Verdict::Duplicate,
-        LedgerState::Claimed | LedgerState::Done | LedgerState::Parked | LedgerState::Uncertain => Verdict::Conflict,
+        LedgerState::Done | LedgerState::Parked | LedgerState::Uncertain => Verdict::Conflict,
     }
 }
 
@@ -51,7 +52,7 @@ mod tests {
             (Claimed, &ours, true, true, Verdict::Fresh),
             (Claimed, &ours, true, false, Verdict::Takeover),
             (Claimed, &other, true, false, Verdict::Busy),
-            (Claimed, &other, false, false, Verdict::Conflict),
+            (Claimed, &other, false, false, Verdict::Busy),
             (Parked, &ours, true, false, Verdict::Duplicate),
             (Parked, &other, true, false, Verdict::Duplicate),
             (Parked, &other, false, false, Verdict::Conflict),

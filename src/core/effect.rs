@@ -23,15 +23,15 @@ pub enum Effect {
     /// Find out whether the copy that holds a claim is gone for good. Answered by `HolderInspected`.
     InspectHolder { ticket: Ticket, holder: Holder },
     /// The process stood still: read the epochs before anything starts. Answered by `EpochsConfirmed`.
-    ConfirmEpochs,
+    ConfirmEpochs { freeze: u64, partitions: Vec<Partition> },
     /// Everything below `offset` has custody elsewhere.
     StoreOffset { partition: Partition, session: Session, offset: Offset },
     /// Stop fetching, all partitions: the limits are reached.
     Pause,
     /// Fetch again.
     Resume,
-    /// The partition is drained: it may be given back.
-    Release { partition: Partition, session: Session },
+    /// The partition may be given back.
+    Release { partition: Partition, session: Session, end: SessionEnd },
     /// The epoch was refused though Kafka has not taken the partition: begin a new session of it at `from`.
     Restart { partition: Partition, session: Session, from: Offset },
     /// Something worth a count or a line in the log.
@@ -85,6 +85,15 @@ pub struct Delivery {
     pub attempt: u32,
     pub coordinates: Coordinates,
     pub event: Arc<OrderEvent>,
+}
+
+/// How a session of a partition ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// What ran has ended and is settled.
+    Drained,
+    /// At the deadline something ran still, or the session had been fenced.
+    CutOff,
 }
 
 /// How a record ended here: the label of `records_total{outcome}`.

@@ -80,6 +80,8 @@ pub(super) struct FailedAt {
 pub(super) struct Busy {
     pub(super) since: Now,
     pub(super) tries: u32,
+    /// The holder is being asked about.
+    pub(super) is_inspecting: bool,
 }
 
 impl Entry {

@@ -62,10 +62,6 @@ impl PartitionState {
         self.lanes.get(&lane).and_then(VecDeque::front) == Some(&ticket)
     }
 
-    pub(super) fn lane(&self, lane: LaneKey) -> impl Iterator<Item = Ticket> {
-        self.lanes.get(&lane).into_iter().flatten().copied()
-    }
-
     /// Takes the ticket out of its lane, wherever it stands in it, and gives the head after that.
     pub(super) fn leave_lane(&mut self, lane: LaneKey, ticket: Ticket) -> Option<Ticket> {
         let queue = self.lanes.get_mut(&lane)?;

@@ -13,8 +13,19 @@ pub struct Watermark {
     slots: VecDeque<Slot>,
     /// The sequence number of the front slot.
     front: u64,
+    start: Offset,
     /// Where the session began, or the offset after the last record that was taken in.
     end: Offset,
+}
+
+/// What is known of an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    Unfinished(Ticket),
+    /// It has ended in this session, or there is no record at this offset.
+    Gone,
+    /// It lies before this session, or has not come yet.
+    Unknown,
 }
 
 /// Where a record stands in its watermark.
@@ -31,7 +42,7 @@ struct Slot {
 impl Watermark {
     #[must_use]
     pub fn new(start: Offset) -> Self {
-        Self { slots: VecDeque::new(), front: 0, end: start }
+        Self { slots: VecDeque::new(), front: 0, start, end: start }
     }
 
     /// Takes a record in; `None` when its offset was taken in before.
@@ -62,6 +73,28 @@ impl Watermark {
         self.slots.front().map_or(self.end, |slot| slot.offset)
     }
 
+    /// What this session knows of the record at an offset.
+    #[must_use]
+    pub fn locate(&self, offset: Offset) -> Whereabouts {
+        if offset < self.start || offset >= self.end {
+            return Whereabouts::Unknown;
+        }
+        let found = self.slots.binary_search_by_key(&offset, |slot| slot.offset).ok();
+        let ticket = found.and_then(|index| self.slots.get(index)).and_then(|slot| slot.ticket);
+        ticket.map_or(Whereabouts::Gone, Whereabouts::Unfinished)
+    }
+
+    /// Records that are remembered: the unfinished, and all that ended behind the first of them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// The records without custody elsewhere, in offset order.
     pub fn unfinished(&self) -> impl Iterator<Item = Ticket> {
         self.slots.iter().filter_map(|slot| slot.ticket)
@@ -82,6 +115,9 @@ mod tests {
         let second = watermark.push(Offset(14), Ticket(2)).unwrap();
         assert_eq!(watermark.push(Offset(14), Ticket(3)), None);
         assert!(watermark.end(second));
+        let places = [9, 10, 12, 14, 15].map(|offset| watermark.locate(Offset(offset)));
+        let (gone, unknown) = (Whereabouts::Gone, Whereabouts::Unknown);
+        assert_eq!(places, [unknown, Whereabouts::Unfinished(Ticket(1)), gone, gone, unknown]);
         assert_eq!(watermark.value(), Offset(10));
         assert!(!watermark.end(second));
         assert!(watermark.end(first));

@@ -21,8 +21,8 @@ use super::worker::{Recipe, Worker, http_address};
 use crate::core::record::{Offset, Partition};
 
 const TICK: Duration = Duration::from_millis(100);
-/// Longer than all attempts of a delivery together.
-const OUTAGE: Duration = Duration::from_secs(3);
+/// Longer than all attempts of a delivery and the waits between them together.
+const OUTAGE: Duration = Duration::from_secs(2);
 /// Nothing moves any more: the account tells what is missing.
 const STALLED: Duration = Duration::from_secs(20);
 const DATABASE: &str = "herald";
@@ -163,12 +163,15 @@ impl Story {
         self.check_worker()?;
         let given_up = self.dead().await? - before;
         let waiting = self.plan.orders_until(Chapter::Outage).saturating_sub(self.gateway.notified());
-        let waiting = counted(waiting, "order");
+        let waiting_orders = counted(waiting, "order");
         let given_up = if given_up == 0 { "none".to_owned() } else { given_up.to_string() };
-        screen.tell(title, &format!("connections refused for {OUTAGE:?}: {waiting} wait, {given_up} given up"));
+        screen.tell(title, &format!("connections refused for {OUTAGE:?}: {waiting_orders} wait, {given_up} given up"));
         self.gateway.reopen().await?;
-        let text = self.wait_for_notifications(Chapter::Outage, "gateway back", screen).await?;
-        screen.tell("gateway back", &text);
+        let start = Instant::now();
+        self.wait_for_notifications(Chapter::Outage, "gateway back", screen).await?;
+        let left = self.plan.orders_until(Chapter::Outage).saturating_sub(self.gateway.notified());
+        let (delivered, seconds) = (grouped(waiting.saturating_sub(left)), start.elapsed().as_secs_f64());
+        screen.tell("gateway back", &format!("{delivered} of them notified within {seconds:.1} s"));
         Ok(())
     }
 

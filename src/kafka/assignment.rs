@@ -64,6 +64,11 @@ impl Assignments {
         self.unread.extend(partitions);
     }
 
+    /// Whether Kafka has assigned nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.unread.is_empty()
+    }
+
     pub(super) fn unread(&self) -> Vec<Partition> {
         self.unread.iter().copied().collect()
     }

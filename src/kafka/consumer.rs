@@ -17,11 +17,12 @@ use crate::config::Settings;
 use crate::core::record::{Offset, Partition, Record, Session};
 
 const COMMANDS: usize = 4_096;
-const EVENTS: usize = 64;
+/// Each may hold a megabyte of records that the worker's limits do not count yet.
+const EVENTS: usize = 16;
 
 #[derive(Debug)]
 pub enum ConsumerEvent {
-    /// Each partition is paused until [`ConsumerCommand::Fetch`].
+    /// Each partition is paused until [`ConsumerCommand::Fetch`]. Empty when the group has nothing for this member.
     Assigned(Vec<Assignment>),
     /// Kafka wants these back and waits: each is given back once it is released.
     Revoking(Vec<Partition>),

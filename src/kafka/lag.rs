@@ -15,7 +15,8 @@ use super::client::{self, ClientError};
 use super::context::Context;
 use super::offsets;
 use crate::config::Settings;
-use crate::core::record::{Offset, Partition};
+use crate::core::input::Holder;
+use crate::core::record::{Coordinates, Offset, Partition};
 
 const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -40,16 +41,6 @@ impl LagSample {
     }
 }
 
-/// What our group committed for a partition of any topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommittedOffset {
-    At(Offset),
-    /// The partition is there; nothing was committed, or the commit has expired.
-    Nothing,
-    /// The topic, or this partition of it, does not exist. Asked twice, half a second apart.
-    Gone,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LagError {
     #[error("offsets cannot be read: {0}")]
@@ -66,7 +57,7 @@ pub struct LagReader {
 
 enum Question {
     Sample(oneshot::Sender<Result<Vec<LagSample>, LagError>>),
-    Committed { topic: String, partition: Partition, answer: oneshot::Sender<Result<CommittedOffset, LagError>> },
+    IsAbandoned(Holder, oneshot::Sender<Result<bool, LagError>>),
 }
 
 impl LagReader {
@@ -89,11 +80,11 @@ impl LagReader {
         self.ask(Question::Sample(sender), answer).await
     }
 
-    /// For a claim that another copy holds: is the holder's offset below what our group committed?
-    pub async fn committed_offset(&self, topic: &str, partition: Partition) -> Result<CommittedOffset, LagError> {
+    /// Whether nobody will ever go on with the claim of this holder: our group committed past it, the topic ends before it, or its
+    /// partition does not exist.
+    pub async fn is_abandoned(&self, holder: &Holder) -> Result<bool, LagError> {
         let (sender, answer) = oneshot::channel();
-        let question = Question::Committed { topic: topic.to_owned(), partition, answer: sender };
-        self.ask(question, answer).await
+        self.ask(Question::IsAbandoned(holder.clone(), sender), answer).await
     }
 
     async fn ask<T>(&self, question: Question, answer: oneshot::Receiver<Result<T, LagError>>) -> Result<T, LagError> {
@@ -113,9 +104,7 @@ impl Reader {
             // A dropped receiver does not want its answer any more.
             match question {
                 Question::Sample(answer) => drop(answer.send(self.sample())),
-                Question::Committed { topic, partition, answer } => {
-                    drop(answer.send(self.committed(&topic, partition)));
-                }
+                Question::IsAbandoned(holder, answer) => drop(answer.send(self.is_abandoned(&holder))),
             }
             self.serve_events();
         }
@@ -147,20 +136,26 @@ impl Reader {
         Ok(samples.collect())
     }
 
-    fn committed(&self, topic: &str, partition: Partition) -> Result<CommittedOffset, LagError> {
+    fn is_abandoned(&self, holder: &Holder) -> Result<bool, LagError> {
+        let Coordinates { partition, offset } = holder.coordinates;
+        let topic = &*holder.topic;
         if !self.exists(topic, partition)? {
             // A claim is taken from whoever is gone, so one broker's answer is not enough.
             std::thread::sleep(LOOK_AGAIN_AFTER);
             if !self.exists(topic, partition)? {
-                return Ok(CommittedOffset::Gone);
+                return Ok(true);
             }
         }
         let committed =
             offsets::committed(&self.consumer, topic, &[partition], BROKER_TIMEOUT).map_err(LagError::Unavailable)?;
-        Ok(match committed.get(&partition).copied().flatten() {
-            Some(offset) => CommittedOffset::At(offset),
-            None => CommittedOffset::Nothing,
-        })
+        if committed.get(&partition).copied().flatten().is_some_and(|committed| offset < committed) {
+            return Ok(true);
+        }
+        let (marks, error) = offsets::watermarks(&self.consumer, topic, &[partition], BROKER_TIMEOUT);
+        let Some(marks) = marks.get(&partition) else {
+            return Err(LagError::Unavailable(error.unwrap_or_else(|| "no watermarks".to_owned())));
+        };
+        Ok(offset >= marks.high)
     }
 
     fn exists(&self, topic: &str, partition: Partition) -> Result<bool, LagError> {

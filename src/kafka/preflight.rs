@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rdkafka::admin::{ConfigResource, OwnedResourceSpecifier};
+
 use super::dead_letters;
 use super::topics::{self, Cluster, Connection, Presence, Unreachable};
 use crate::config::Settings;
@@ -34,7 +36,7 @@ pub async fn inspect(settings: &Settings) -> Preflight {
     match look(settings).await {
         Ok(view) => {
             preflight.findings.push(brokers(&view.cluster));
-            source_topic(settings, &view, &mut preflight).await;
+            source_topic(settings, &view, &mut preflight);
             preflight.findings.extend(group(settings, &view));
             dead_letter_topic(settings, &view, &mut preflight).await;
         }
@@ -53,6 +55,8 @@ struct View {
     source: Result<Presence, String>,
     dead_letters: Result<Presence, String>,
     group: Result<(), String>,
+    /// Empty when the brokers do not tell.
+    settings: Vec<ConfigResource>,
 }
 
 async fn look(settings: &Settings) -> Result<View, Unreachable> {
@@ -65,9 +69,14 @@ async fn look(settings: &Settings) -> Result<View, Unreachable> {
             source: connection.presence(&kafka.topic),
             dead_letters: connection.presence(&dead_letters),
             group: connection.read_group(&kafka.topic),
+            settings: Vec::new(),
         })
     });
-    looked.await.unwrap_or_else(|error| Err(Unreachable { class: "other", reason: error.to_string() }))
+    let mut view =
+        looked.await.unwrap_or_else(|error| Err(Unreachable { class: "other", reason: error.to_string() }))?;
+    let topics = [settings.kafka.topic.as_str(), settings.dead_letters.topic.as_str()];
+    view.settings = topics::settings(&settings.kafka, &topics).await.unwrap_or_default();
+    Ok(view)
 }
 
 fn brokers(cluster: &Cluster) -> Finding {
@@ -91,7 +100,7 @@ fn no_brokers(settings: &Settings, unreachable: &Unreachable) -> Finding {
     Finding::problem("kafka", format!("{servers} cannot be used: {}", unreachable.reason), remedies)
 }
 
-async fn source_topic(settings: &Settings, view: &View, preflight: &mut Preflight) {
+fn source_topic(settings: &Settings, view: &View, preflight: &mut Preflight) {
     const AREA: &str = "topic";
     let topic = &settings.kafka.topic;
     let (partitions, replication) = match presence(AREA, topic, &view.source) {
@@ -108,7 +117,7 @@ async fn source_topic(settings: &Settings, view: &View, preflight: &mut Prefligh
             ));
         }
     };
-    let facts = facts(settings, topic, partitions, replication).await;
+    let facts = facts(view, topic, partitions, replication);
     preflight.findings.push(if facts.compacted {
         Finding::problem(
             AREA,
@@ -152,7 +161,7 @@ async fn dead_letter_topic(settings: &Settings, view: &View, preflight: &mut Pre
             return preflight.findings.push(finding);
         }
     };
-    let facts = facts(settings, topic, partitions, replication).await;
+    let facts = facts(view, topic, partitions, replication);
     preflight.findings.push(writable(settings, AREA, topic, &facts).await);
     preflight.dead_letters = Some(facts);
 }
@@ -209,20 +218,21 @@ fn presence(area: &'static str, topic: &str, presence: &Result<Presence, String>
     )))
 }
 
-async fn facts(settings: &Settings, topic: &str, partitions: i32, replication: usize) -> TopicFacts {
-    let names = ["retention.ms", "cleanup.policy", "max.message.bytes"];
-    let values = topics::settings(&settings.kafka, topic, &names).await;
-    let mut values = values.unwrap_or_default().into_iter();
-    let mut next = || values.next().flatten();
-    let retention = next();
-    let policy = next().unwrap_or_default();
+fn facts(view: &View, topic: &str, partitions: i32, replication: usize) -> TopicFacts {
+    let described = view.settings.iter().find(|described| is_topic(described, topic));
+    let value = |name: &str| described.and_then(|described| described.get(name)?.value.clone());
+    let policy = value("cleanup.policy").unwrap_or_default();
     TopicFacts {
         partitions,
         replication,
-        retention: retention_of(retention.as_deref(), &policy),
+        retention: retention_of(value("retention.ms").as_deref(), &policy),
         compacted: policy.split(',').any(|part| part.trim() == "compact"),
-        max_message_bytes: next().and_then(|bytes| bytes.parse().ok()),
+        max_message_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
     }
+}
+
+fn is_topic(described: &ConfigResource, topic: &str) -> bool {
+    matches!(&described.specifier, OwnedResourceSpecifier::Topic(name) if name == topic)
 }
 
 /// Negative means for ever; without the policy `delete` the time has no effect.

@@ -169,7 +169,8 @@ impl Poller {
                 start: *start,
             })
             .collect::<Vec<_>>();
-        if !assignments.is_empty() {
+        // A member that gets nothing, because others have all partitions, has its answer too.
+        if !assignments.is_empty() || self.assignments.is_empty() {
             self.outbox.push(ConsumerEvent::Assigned(assignments));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
@@ -20,6 +20,8 @@ const REFUSED_TIMEOUT: Duration = Duration::from_secs(3);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(300);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Settings only make findings richer: a start does not wait long for them.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The broker's replication factor.
 const DEFAULT_REPLICATION: TopicReplication<'_> = TopicReplication::Fixed(-1);
@@ -139,12 +141,22 @@ impl Connection {
             let class = error_class(code);
             let explains = code != Some(RDKafkaErrorCode::AllBrokersDown);
             if explains && (cause.class != "authentication" || class == "authentication") {
-                // "(after 0ms in state CONNECT, 1 identical error(s) suppressed)"
-                let reason = reason.split(" (after ").next().unwrap_or_default();
-                *cause = Unreachable { class, reason: reason.to_owned() };
+                *cause = Unreachable { class, reason: plain(&reason) };
             }
         }
     }
+}
+
+/// What librdkafka says, without its internals.
+fn plain(reason: &str) -> String {
+    // "(after 0ms in state CONNECT, 1 identical error(s) suppressed)"
+    let reason = reason.split(" (after ").next().unwrap_or_default();
+    // "10.0.0.7:9092/bootstrap: Connect to ipv4#10.0.0.7:9092 failed"
+    let reason = reason.split_once("/bootstrap: ").map_or(reason, |(_, rest)| rest);
+    if reason.contains("Invalid response size") {
+        return "what answers there is no Kafka broker".to_owned();
+    }
+    reason.to_owned()
 }
 
 fn cluster(metadata: &Metadata) -> Cluster {
@@ -155,20 +167,18 @@ fn cluster(metadata: &Metadata) -> Cluster {
     Cluster { brokers: metadata.brokers().len(), address }
 }
 
-/// The settings of a topic, by name.
-pub(super) async fn settings(kafka: &Kafka, topic: &str, names: &[&str]) -> Result<Vec<Option<String>>, String> {
+/// The settings of topics. Brokers that answer no such request cost `SETTINGS_TIMEOUT`, once for all topics.
+pub(super) async fn settings(kafka: &Kafka, topics: &[&str]) -> Result<Vec<ConfigResource>, String> {
     let admin = admin(kafka)?;
-    let resource = [ResourceSpecifier::Topic(topic)];
-    let described = admin.describe_configs(&resource, &options()).await.map_err(|error| error.to_string())?;
-    let described =
-        described.into_iter().next().ok_or_else(|| "no answer".to_owned())?.map_err(|error| error.to_string())?;
-    Ok(names.iter().map(|name| described.get(name).and_then(|entry| entry.value.clone())).collect())
+    let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let described = admin.describe_configs(&resources, &options(SETTINGS_TIMEOUT)).await;
+    Ok(described.map_err(|error| error.to_string())?.into_iter().flatten().collect())
 }
 
 pub(super) async fn create(kafka: &Kafka, topic: &str, partitions: i32) -> Result<(), String> {
     let admin = admin(kafka)?;
     let topic = [NewTopic::new(topic, partitions, DEFAULT_REPLICATION)];
-    let created = admin.create_topics(&topic, &options()).await.map_err(|error| error.to_string())?;
+    let created = admin.create_topics(&topic, &options(REQUEST_TIMEOUT)).await.map_err(|error| error.to_string())?;
     for result in created {
         match result {
             // Another worker was first.
@@ -186,6 +196,28 @@ fn admin(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, String> {
         .map_err(|error| client::creation_error(error).to_string())
 }
 
-fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+fn options(timeout: Duration) -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_without_internals() {
+        for (reason, expected) in [
+            (
+                "10.0.0.7:9092/bootstrap: Connect to ipv4#10.0.0.7:9092 failed: Connection refused (after 0ms in state CONNECT)",
+                "Connect to ipv4#10.0.0.7:9092 failed: Connection refused",
+            ),
+            (
+                "h:80/bootstrap: Receive failed: Invalid response size 1213486160 (0..100000000): increase receive.message.max.bytes (after 0ms in state APIVERSION_QUERY)",
+                "what answers there is no Kafka broker",
+            ),
+            ("no answer", "no answer"),
+        ] {
+            assert_eq!(plain(reason), expected);
+        }
+    }
 }

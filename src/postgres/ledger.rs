@@ -57,6 +57,7 @@ impl Postgres {
                                  OR (l.order_id, l.event_type, l.topic, l.kpartition, l.koffset) IN (TABLE seized)
                       WHEN 'x' THEN (l.topic, l.kpartition) <> (excluded.topic, excluded.kpartition)
                                  OR l.koffset < excluded.koffset
+                                 OR l.fingerprint <> excluded.fingerprint
                       ELSE false END
                 UNION ALL
                SELECT l.state, l.fingerprint, l.topic, l.kpartition, l.koffset, l.epoch, l.starts, l.claimed_at,

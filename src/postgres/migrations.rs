@@ -12,8 +12,10 @@ const DEADLINE: Duration = Duration::from_mins(30);
 
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    #[error("the database is not available to migrate: {0}")]
-    Unavailable(String),
+    #[error(
+        "the database {address} is not available to migrate: {error}; database.url or DATABASE_URL says where it is"
+    )]
+    Unavailable { address: String, error: sqlx::Error },
     #[error(
         "the migration failed: {0}; the role needs the right to create tables in its schema, and PgBouncer must be bypassed"
     )]
@@ -26,7 +28,8 @@ impl Postgres {
     /// Brings the schema up to date. Several workers may do so at once: one does it, the others wait.
     pub async fn migrate(&self) -> Result<(), MigrationError> {
         let connection = self.connect_to_migrate().await;
-        let mut connection = connection.map_err(|error| MigrationError::Unavailable(error.to_string()))?;
+        let unavailable = |error| MigrationError::Unavailable { address: self.address(), error };
+        let mut connection = connection.map_err(unavailable)?;
         let migration = migrator();
         let run = migration.run_direct(None, &mut connection, false);
         let result = match tokio::time::timeout(DEADLINE, run).await {

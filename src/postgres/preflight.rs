@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_lose_commits_or_stop_the_worker_is_a_problem() {
+    fn what_would_stop_the_worker_is_a_problem_and_what_could_lose_commits_is_told() {
         type Change = fn(&mut PreflightFacts);
         let cases: [(Change, bool, &str); 12] = [
             (|_| {}, false, "PostgreSQL 15.4 at db:5432/herald, migrations current · commits are synchronous"),
@@ -241,9 +241,9 @@ mod tests {
                 "1 migrations to run at start",
             ),
             (|f| f.missing_privileges = vec!["INSERT on dead_letters".to_owned()], true, "INSERT on dead_letters"),
-            (|f| f.fsync = false, true, "fsync is off"),
-            (|f| f.full_page_writes = false, true, "full_page_writes is off"),
-            (|f| f.synchronous_commit = "off".to_owned(), true, "synchronous_commit is off"),
+            (|f| f.fsync = false, false, "fsync is off"),
+            (|f| f.full_page_writes = false, false, "full_page_writes is off"),
+            (|f| f.synchronous_commit = "off".to_owned(), false, "synchronous_commit is off"),
             (|f| f.replicas = 1, false, "a failover can lose"),
             (
                 |f| {

@@ -120,7 +120,10 @@ impl Rebalanced<'_> {
         let partitions = numbers(self.partitions);
         let assigned = self.assigned;
         match self.kind {
-            RebalanceKind::Assigned => info!(topic, partitions, assigned, "partitions assigned"),
+            RebalanceKind::Assigned => {
+                telemetry.lag.show(self.partitions);
+                info!(topic, partitions, assigned, "partitions assigned");
+            }
             RebalanceKind::Revoked => {
                 telemetry.lag.forget(self.partitions);
                 info!(topic, partitions, assigned, "partitions revoked");

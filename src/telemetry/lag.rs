@@ -1,6 +1,6 @@
 //! How far behind each partition is, computed when somebody looks: a sampler that hangs shows as a lag that grows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,7 +24,7 @@ pub struct PartitionLag {
     pub behind_since: Instant,
 }
 
-/// The last sample of every assigned partition. Cheap to clone: all clones are one board.
+/// The last sample of every partition; those that are assigned are shown. Cheap to clone: all clones are one board.
 #[derive(Clone)]
 pub struct LagBoard {
     sample: Arc<Mutex<Sample>>,
@@ -33,6 +33,7 @@ pub struct LagBoard {
 #[derive(Default)]
 struct Sample {
     taken_at: Option<SystemTime>,
+    assigned: BTreeSet<Partition>,
     partitions: BTreeMap<Partition, PartitionLag>,
 }
 
@@ -44,18 +45,22 @@ impl LagBoard {
         Ok(board)
     }
 
-    /// Replaces the sample: partitions that are not in it have no series any more.
+    /// Replaces the sample, of assigned partitions and others alike: partitions that are not in it have no series any more.
     pub fn replace(&self, partitions: impl IntoIterator<Item = PartitionLag>) {
         let partitions = partitions.into_iter().map(|lag| (lag.partition, lag)).collect();
-        *self.lock() = Sample { taken_at: Some(SystemTime::now()), partitions };
+        let mut sample = self.lock();
+        sample.taken_at = Some(SystemTime::now());
+        sample.partitions = partitions;
     }
 
-    /// Removes the series of partitions that were taken away, without waiting for the next sample.
+    /// Shows the series of partitions that are assigned.
+    pub fn show(&self, partitions: &[Partition]) {
+        self.lock().assigned.extend(partitions);
+    }
+
+    /// Removes the series of partitions that were taken away: they are their next owner's.
     pub fn forget(&self, partitions: &[Partition]) {
-        let mut sample = self.lock();
-        for partition in partitions {
-            sample.partitions.remove(partition);
-        }
+        self.lock().assigned.retain(|assigned| !partitions.contains(assigned));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Sample> {
@@ -132,7 +137,7 @@ impl Gauges {
             self.sampled.set(unix_seconds(taken_at));
         }
         let now = Instant::now();
-        for lag in sample.partitions.values() {
+        for lag in sample.partitions.values().filter(|lag| sample.assigned.contains(&lag.partition)) {
             let partition = lag.partition.to_string();
             let labels = [topic, partition.as_str()];
             self.records.with_label_values(&labels).set(lag.records());
@@ -180,6 +185,7 @@ mod tests {
     fn lag_in_seconds_grows_while_nobody_samples() {
         let registry = Registry::new();
         let board = LagBoard::register(&registry, "t").unwrap();
+        board.show(&[Partition(0), Partition(1), Partition(2)]);
         board.replace([lag(0, (5, 9), 100), lag(1, (7, 7), 100), lag(2, (8, 7), 1)]);
         let series =
             |name: &str, partition| value(&registry, &format!(r#"herald_{name}{{partition="{partition}",topic="t"}}"#));
@@ -198,10 +204,15 @@ mod tests {
         let registry = Registry::new();
         let board = LagBoard::register(&registry, "t").unwrap();
         let behind = |partition| value(&registry, &format!(r#"herald_consumer_lag_records{{partition="{partition}""#));
-        board.replace([lag(0, (0, 3), 0), lag(1, (0, 4), 0)]);
+        let sample = || [lag(0, (0, 3), 0), lag(1, (0, 4), 0), lag(2, (0, 5), 0)];
+        board.show(&[Partition(0), Partition(1)]);
+        board.replace(sample());
+        assert_eq!((behind(0), behind(1), behind(2)), (Some(3.0), Some(4.0), None));
         board.forget(&[Partition(0)]);
         assert_eq!((behind(0), behind(1)), (None, Some(4.0)));
-        board.replace([lag(2, (0, 5), 0)]);
-        assert_eq!((behind(1), behind(2)), (None, Some(5.0)));
+        board.replace(sample());
+        assert_eq!((behind(0), behind(1)), (None, Some(4.0)));
+        board.show(&[Partition(2)]);
+        assert_eq!(behind(2), Some(5.0));
     }
 }

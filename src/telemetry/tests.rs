@@ -61,7 +61,7 @@ const CONTRACT: [(&str, &str, usize); 66] = [
     ("consumer_drain_duration_seconds_count", "", 1),
     ("offset_commits_total", "result", 2),
     ("offsets_lost_total", "topic", 1),
-    ("kafka_errors_total", "class", 7),
+    ("kafka_errors_total", "class", 11),
     ("topic_retention_seconds", "topic", 1),
     ("last_poll_timestamp_seconds", "", 1),
     ("ledger_batch_size_count", "operation", 5),
@@ -121,6 +121,7 @@ fn label_names(series: &str) -> String {
 #[test]
 fn every_series_of_the_contract_is_there_from_the_start() {
     let (registry, telemetry) = telemetry();
+    telemetry.lag().show(&[Partition(0)]);
     telemetry.lag().replace([PartitionLag {
         partition: Partition(0),
         committed: Offset(0),
@@ -297,6 +298,7 @@ fn every_event_of_the_shell_is_counted() {
     let (registry, telemetry) = telemetry();
     let partitions = [Partition(0), Partition(1)];
     let duration = Duration::from_millis(5);
+    telemetry.lag().show(&[Partition(0)]);
     telemetry.lag().replace([PartitionLag {
         partition: Partition(0),
         committed: Offset(0),

@@ -27,7 +27,22 @@ impl Shown {
 }
 
 impl Worker {
-    pub(super) fn show(&mut self) {
+    /// Said once: what lengths and used bytes are to be compared with.
+    pub(super) fn show_limits(&self, polled: usize) {
+        let metrics = self.telemetry.metrics();
+        let capacities = [
+            (Queue::Polled, polled),
+            (Queue::Commands, self.consumer.queue().1),
+            (Queue::Deliveries, self.settings.delivery.max_concurrent),
+            (Queue::Records, self.settings.limits.records),
+        ];
+        for (queue, capacity) in capacities {
+            metrics.queue_capacity.with_label_values(&[queue.as_str()]).set(gauge_value(capacity));
+        }
+        metrics.memory_limit_bytes.with_label_values(&["records"]).set(gauge_value(self.settings.limits.bytes));
+    }
+
+    pub(super) fn show(&mut self, polled_batches: usize) {
         self.health.worker_turned();
         if self.consumer.health().last_poll_age() < CONSUMER_SILENCE {
             self.health.consumer_turned();
@@ -36,6 +51,9 @@ impl Worker {
         let records = usize::try_from(polled - self.shown.polled).unwrap_or_default();
         Polled { records }.emit(&self.telemetry);
         self.shown.polled = polled;
+
+        let queued = &self.telemetry.metrics().queue_length;
+        queued.with_label_values(&[Queue::Polled.as_str()]).set(gauge_value(polled_batches));
 
         let stats = self.engine.stats();
         if stats != self.shown.stats {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::channels::Channel;
@@ -69,6 +70,8 @@ enum Answer {
 struct Worker {
     started: Instant,
     settings: Settings,
+    /// Who raises epochs: unique for each start of a process, and readable in the table.
+    owner: String,
     engine: Engine,
     effects: Effects,
     consumer: Consumer,
@@ -76,8 +79,8 @@ struct Worker {
     deliveries: DeliveryPool,
     ended: Vec<Ended>,
     tasks: JoinSet<Answer>,
-    /// Assigned by Kafka; Postgres has not raised their epochs yet.
-    raising: HashMap<Partition, Assignment>,
+    /// Assigned by Kafka; Postgres has not raised their epochs yet. Read by the tasks that raise them.
+    raising: watch::Sender<HashMap<Partition, Assignment>>,
     /// Ours as Kafka sees it.
     assigned: BTreeSet<Partition>,
     publisher: Publisher,
@@ -110,13 +113,14 @@ pub async fn run(parts: Parts) -> Ending {
     );
     let worker = Worker {
         started: Instant::now(),
+        owner: ownership::owner(&parts.settings.kafka),
         engine: Engine::new(engine_config(&parts.settings)),
         effects: Effects::new(),
         consumer,
         deliveries: DeliveryPool::new(Arc::new(parts.channel)),
         ended: Vec::new(),
         tasks: JoinSet::new(),
-        raising: HashMap::new(),
+        raising: watch::Sender::new(HashMap::new()),
         assigned: BTreeSet::new(),
         publisher,
         postgres: parts.postgres,
@@ -150,22 +154,22 @@ fn committed(result: &Result<Vec<(Partition, Offset)>, String>) -> Result<(), &s
 
 impl Worker {
     async fn work(mut self, mut events: Receiver<ConsumerEvent>) -> Ending {
+        self.show_limits(events.max_capacity());
         let mut signals = Signals::listen();
         loop {
             let wake = self.wake_in();
             tokio::select! {
-                event = events.recv() => match event {
+                event = events.recv(), if !self.stop.is_consumer_gone() => match event {
                     Some(event) => self.take_events(event, &mut events).await,
-                    // The thread is gone, by a panic: nothing can be stored any more.
-                    None => self.fail("the consumer thread ended"),
+                    None => self.consumer_gone(),
                 },
                 Some(answer) = self.tasks.join_next() => self.take_answers(answer).await,
                 () = self.deliveries.next_batch(&mut self.ended, DELIVERIES_PER_TURN) => self.take_deliveries(),
-                () = tokio::time::sleep(wake) => self.input(Input::Tick),
+                () = tokio::time::sleep(wake) => self.tick(),
                 () = signals.next() => if self.begin_stop() { return Ending::at_once() },
             }
             self.perform().await;
-            self.show();
+            self.show(events.len());
             if self.is_drained() {
                 return self.finish(events).await;
             }
@@ -188,6 +192,10 @@ impl Worker {
     async fn take_events(&mut self, first: ConsumerEvent, events: &mut Receiver<ConsumerEvent>) {
         self.take_event(first).await;
         for _ in 1..EVENTS_PER_TURN {
+            // What was taken in reached a limit: nothing more until the consumer thread knows.
+            if self.engine.stats().is_paused {
+                return;
+            }
             let Ok(event) = events.try_recv() else { return };
             self.take_event(event).await;
         }
@@ -212,15 +220,17 @@ impl Worker {
 
     async fn take_answers(&mut self, first: Result<Answer, tokio::task::JoinError>) {
         let mut next = Some(first);
-        for _ in 0..EVENTS_PER_TURN {
-            match next {
-                Some(Ok(Answer::Input(input))) => self.take_input(input),
-                Some(Ok(Answer::Raised(owned))) => self.raised(owned).await,
+        let mut room = EVENTS_PER_TURN;
+        while let Some(answer) = next {
+            match answer {
+                Ok(Answer::Input(input)) => self.take_input(input),
+                Ok(Answer::Raised(owned)) => self.raised(owned).await,
                 // Statements catch their own panics, and nobody aborts them before the end.
-                Some(Ok(Answer::Nothing) | Err(_)) => {}
-                None => return,
+                Ok(Answer::Nothing) | Err(_) => {}
             }
-            next = self.tasks.try_join_next();
+            room -= 1;
+            // An answer that is taken out of the set and not taken in would be lost.
+            next = if room > 0 { self.tasks.try_join_next() } else { None };
         }
     }
 
@@ -234,6 +244,13 @@ impl Worker {
             _ => {}
         }
         self.input(input);
+    }
+
+    /// What has ended is taken in first: a deadline that comes with this tick must not abort it.
+    fn tick(&mut self) {
+        self.deliveries.take_ended(&mut self.ended, usize::MAX);
+        self.take_deliveries();
+        self.input(Input::Tick);
     }
 
     fn take_deliveries(&mut self) {
@@ -259,16 +276,15 @@ impl Worker {
                 Effect::InspectHolder { ticket, holder } => {
                     self.spawn(ownership::inspect(Arc::clone(&self.lag), ticket, holder));
                 }
-                Effect::ConfirmEpochs => {
-                    let partitions = self.engine.epochs().map(|(partition, _)| partition).collect();
-                    self.spawn(ownership::confirm(self.postgres.clone(), partitions));
+                Effect::ConfirmEpochs { freeze, partitions } => {
+                    self.spawn(ownership::confirm(self.postgres.clone(), freeze, partitions));
                 }
                 Effect::StoreOffset { partition, session, offset } => {
                     self.consumer.send(ConsumerCommand::StoreOffset { partition, session, offset }).await;
                 }
                 Effect::Pause => self.consumer.send(ConsumerCommand::Pause).await,
                 Effect::Resume => self.consumer.send(ConsumerCommand::Resume).await,
-                Effect::Release { partition, session } => self.release(partition, session).await,
+                Effect::Release { partition, session, end } => self.release(partition, session, end).await,
                 Effect::Restart { partition, session, from } => {
                     self.publisher.disown(partition);
                     self.consumer.send(ConsumerCommand::Restart { partition, session, from }).await;

@@ -1,14 +1,19 @@
 //! Which partitions are ours: epochs are raised before anything is fetched, and confirmed after a freeze.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::{Answer, Worker};
+use crate::config::Kafka;
+use crate::core::effect::SessionEnd;
 use crate::core::input::{Holder, Input, Ticket};
-use crate::core::record::{Coordinates, Epoch, Offset, Partition, Session};
-use crate::http::health::NotReady;
+use crate::core::record::{Epoch, Offset, Partition, Session};
+use crate::http::health::{Health, NotReady};
 use crate::kafka::consumer::{Assignment, ConsumerCommand};
-use crate::kafka::lag::{CommittedOffset, LagReader};
+use crate::kafka::lag::LagReader;
 use crate::postgres::Postgres;
 use crate::telemetry::events::Rebalanced;
 use crate::telemetry::labels::RebalanceKind;
@@ -35,20 +40,29 @@ impl Worker {
             }
             return;
         }
-        for assignment in &assignments {
-            self.raising.insert(assignment.partition, *assignment);
+        if assignments.is_empty() {
+            return;
         }
-        self.spawn(raise(self.postgres.clone(), assignments, self.owner()));
+        self.raising.send_modify(|raising| {
+            raising.extend(assignments.iter().map(|assignment| (assignment.partition, *assignment)));
+        });
+        let raise = Raise {
+            postgres: self.postgres.clone(),
+            health: Arc::clone(&self.health),
+            wanted: self.raising.subscribe(),
+            owner: self.owner.clone(),
+        };
+        self.spawn(raise.run(assignments));
     }
 
     pub(super) async fn raised(&mut self, owned: Vec<Owned>) {
+        self.health.resolve(NotReady::Postgres);
         for Owned { partition, session, start, epoch } in owned {
             // Taken away while Postgres was asked, perhaps given anew.
-            let is_current = self.raising.get(&partition).is_some_and(|assignment| assignment.session == session);
-            if !is_current {
+            if !is_wanted(&self.raising.borrow(), partition, session) {
                 continue;
             }
-            self.raising.remove(&partition);
+            self.no_longer_raising(partition);
             self.input(Input::Assigned { partition, session, epoch, start });
             self.consumer.send(ConsumerCommand::Fetch { partition, session }).await;
         }
@@ -60,7 +74,7 @@ impl Worker {
         self.shown.drain_began();
         let mut held = Vec::new();
         for partition in partitions {
-            match self.raising.remove(&partition) {
+            match self.no_longer_raising(partition) {
                 Some(Assignment { session, .. }) => {
                     self.consumer.send(ConsumerCommand::Release { partition, session }).await;
                 }
@@ -74,16 +88,23 @@ impl Worker {
     pub(super) fn lost(&mut self, partitions: Vec<Partition>) {
         self.rebalanced(RebalanceKind::Lost, &partitions);
         for partition in &partitions {
-            self.raising.remove(partition);
+            self.no_longer_raising(*partition);
             self.publisher.disown(*partition);
         }
         self.input(Input::Lost { partitions });
         self.show_ownership();
     }
 
+    fn no_longer_raising(&self, partition: Partition) -> Option<Assignment> {
+        let mut assignment = None;
+        self.raising.send_modify(|raising| assignment = raising.remove(&partition));
+        assignment
+    }
+
     /// The offset was stored before: commands keep their order.
-    pub(super) async fn release(&mut self, partition: Partition, session: Session) {
-        if let Some(epoch) = self.publisher.disown(partition) {
+    pub(super) async fn release(&mut self, partition: Partition, session: Session, end: SessionEnd) {
+        let epoch = self.publisher.disown(partition);
+        if let (Some(epoch), SessionEnd::Drained) = (epoch, end) {
             let postgres = self.postgres.clone();
             self.spawn(async move {
                 // Whether an ownership ended cleanly is only counted.
@@ -105,56 +126,81 @@ impl Worker {
         Rebalanced { kind, partitions, assigned: self.assigned.len() }.emit(&self.telemetry);
     }
 
-    /// Who raises an epoch, for people who read the table.
-    fn owner(&self) -> String {
-        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "herald".to_owned());
-        let instance = self.settings.kafka.instance_id.clone().unwrap_or(host);
-        format!("{instance}/{}", std::process::id())
-    }
-
     fn show_ownership(&self) {
-        self.publisher.own(self.engine.epochs().collect());
+        let owned: Vec<_> = self.engine.epochs().collect();
+        if owned.is_empty() && self.raising.borrow().is_empty() {
+            // What was held for these reasons is with the next owner.
+            self.health.resolve(NotReady::Postgres);
+            self.health.resolve(NotReady::Breaker);
+        }
+        self.publisher.own(owned);
     }
 }
 
-/// However long Postgres takes: the partition is paused until then. A raise that arrives late only makes another one needed.
-async fn raise(postgres: Postgres, assignments: Vec<Assignment>, owner: String) -> Answer {
-    let partitions: Vec<Partition> = assignments.iter().map(|assignment| assignment.partition).collect();
-    let epochs = loop {
-        match postgres.raise(&partitions, &owner).await {
-            Ok(epochs) => break epochs,
-            Err(error) => tracing::warn!(?error, "the epochs cannot be raised yet"),
-        }
-        tokio::time::sleep(RETRY_AFTER).await;
-    };
-    let raised = assignments.into_iter().filter_map(|Assignment { partition, session, start }| {
-        let epoch = epochs.iter().find(|(raised, _)| *raised == partition)?.1;
-        Some(Owned { partition, session, start, epoch })
-    });
-    Answer::Raised(raised.collect())
+/// Host or instance, process, and a number of this start: containers share host names and process ids.
+pub(super) fn owner(kafka: &Kafka) -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "herald".to_owned());
+    let instance = kafka.instance_id.as_ref().unwrap_or(&host);
+    format!("{instance}/{}/{:08x}", std::process::id(), fastrand::u32(..))
 }
 
-pub(super) async fn confirm(postgres: Postgres, partitions: Vec<Partition>) -> Answer {
-    loop {
+fn is_wanted(raising: &HashMap<Partition, Assignment>, partition: Partition, session: Session) -> bool {
+    raising.get(&partition).is_some_and(|assignment| assignment.session == session)
+}
+
+/// Raises epochs, however long Postgres takes: the partitions are paused until then.
+struct Raise {
+    postgres: Postgres,
+    health: Arc<Health>,
+    wanted: watch::Receiver<HashMap<Partition, Assignment>>,
+    owner: String,
+}
+
+impl Raise {
+    /// What was taken away meanwhile is not raised any more, since that would fence its next owner.
+    async fn run(self, mut assignments: Vec<Assignment>) -> Answer {
+        let epochs = loop {
+            assignments.retain(|assignment| is_wanted(&self.wanted.borrow(), assignment.partition, assignment.session));
+            if assignments.is_empty() {
+                return Answer::Nothing;
+            }
+            let partitions: Vec<Partition> = assignments.iter().map(|assignment| assignment.partition).collect();
+            match self.postgres.raise(&partitions, &self.owner).await {
+                Ok(epochs) => break epochs,
+                Err(error) => {
+                    tracing::warn!(?error, "the epochs cannot be raised yet");
+                    self.health.hold(NotReady::Postgres, "the epochs of the partitions cannot be raised");
+                }
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        };
+        let raised = assignments.into_iter().filter_map(|Assignment { partition, session, start }| {
+            let epoch = epochs.iter().find(|(raised, _)| *raised == partition)?.1;
+            Some(Owned { partition, session, start, epoch })
+        });
+        Answer::Raised(raised.collect())
+    }
+}
+
+pub(super) async fn confirm(postgres: Postgres, freeze: u64, partitions: Vec<Partition>) -> Answer {
+    let read = loop {
         match postgres.read(&partitions).await {
-            Ok(epochs) => return Answer::Input(Input::EpochsConfirmed { epochs }),
+            Ok(read) => break read,
             Err(error) => tracing::warn!(?error, "the epochs cannot be confirmed yet"),
         }
         tokio::time::sleep(RETRY_AFTER).await;
-    }
+    };
+    let epoch = |partition| read.iter().find(|(read, _)| *read == partition).map(|(_, epoch)| *epoch);
+    let epochs = partitions.into_iter().map(|partition| (partition, epoch(partition))).collect();
+    Answer::Input(Input::EpochsConfirmed { freeze, epochs })
 }
 
-/// Nobody goes on with a claim below the committed offset of its partition, or of a partition that is gone.
+/// Nobody goes on with a claim below the committed offset of its partition, at or above its end (the topic was recreated), or of a
+/// partition that is gone.
 pub(super) async fn inspect(lag: Arc<LagReader>, ticket: Ticket, holder: Holder) -> Answer {
-    let Coordinates { partition, offset } = holder.coordinates;
-    let is_abandoned = match lag.committed_offset(&holder.topic, partition).await {
-        Ok(CommittedOffset::At(committed)) => offset < committed,
-        Ok(CommittedOffset::Gone) => true,
-        Ok(CommittedOffset::Nothing) => false,
-        Err(error) => {
-            tracing::warn!(%error, "the holder of a claim cannot be inspected yet");
-            false
-        }
-    };
+    let is_abandoned = lag.is_abandoned(&holder).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the holder of a claim cannot be inspected yet");
+        false
+    });
     Answer::Input(Input::HolderInspected { ticket, abandoned: is_abandoned.then_some(holder) })
 }

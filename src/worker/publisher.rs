@@ -1,6 +1,7 @@
 //! The outbox of dead letters: what the ledger holds and the DLQ topic does not have yet is published, again and again
 //! until the broker acknowledges it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,9 @@ struct Outbox {
     owned: watch::Receiver<Vec<(Partition, Epoch)>>,
     nudge: Arc<Notify>,
     stop: watch::Receiver<bool>,
+    /// Source partitions whose letters were refused, and until when they are left alone: their leader may be away while others
+    /// are there.
+    resting: HashMap<Partition, Instant>,
 }
 
 impl Publisher {
@@ -59,6 +63,7 @@ impl Publisher {
             owned: owned_receiver,
             nudge: Arc::clone(&nudge),
             stop: stop_receiver,
+            resting: HashMap::new(),
         };
         Self { owned, nudge, stop, task: tokio::spawn(outbox.run()) }
     }
@@ -111,8 +116,15 @@ impl Outbox {
 
     /// Publishes what waits, up to a batch, and says how much that was.
     async fn publish_batch(&mut self) -> Result<usize, ()> {
-        let owned = self.owned.borrow().clone();
+        let now = Instant::now();
+        self.resting.retain(|_, until| *until > now);
+        let mut owned = self.owned.borrow().clone();
+        owned.retain(|(partition, _)| !self.resting.contains_key(partition));
         if owned.is_empty() {
+            if self.resting.is_empty() {
+                // Whoever owns the partitions says what their letters wait for.
+                self.health.resolve(NotReady::Dlq);
+            }
             return Ok(0);
         }
         let letters = self.postgres.unpublished(&owned, BATCH_LETTERS, BATCH_BYTES).await.map_err(|error| {
@@ -125,10 +137,11 @@ impl Outbox {
                 tracing::warn!(?error, "published dead letters cannot be marked");
             })?;
         }
-        if published.len() < letters.len() {
-            return Err(());
+        let refused = letters.iter().filter(|letter| !published.contains(&letter.id));
+        self.resting.extend(refused.map(|letter| (letter.record.coordinates.partition, Instant::now() + RETRY_AFTER)));
+        if self.resting.is_empty() {
+            self.health.resolve(NotReady::Dlq);
         }
-        self.health.resolve(NotReady::Dlq);
         Ok(published.len())
     }
 

@@ -1,5 +1,6 @@
 //! How a worker ends: ready off, drain, settle, store, commit, flush, each with a deadline.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,11 +43,16 @@ pub(super) struct Stop {
     deadline: Option<Now>,
     failure: Option<String>,
     aborted: u64,
+    is_consumer_gone: bool,
 }
 
 impl Stop {
     pub(super) fn is_stopping(&self) -> bool {
         self.deadline.is_some()
+    }
+
+    pub(super) fn is_consumer_gone(&self) -> bool {
+        self.is_consumer_gone
     }
 
     pub(super) fn note(&mut self, report: &Report) {
@@ -99,9 +105,15 @@ impl Worker {
         self.stop.deadline = Some(deadline);
         self.health.hold(NotReady::Draining, "the process stops");
         tracing::info!(drain_timeout = ?self.settings.delivery.drain_timeout, "stopping: what runs may end");
-        self.raising.clear();
+        self.raising.send_modify(HashMap::clear);
         self.input(Input::Shutdown { deadline });
         false
+    }
+
+    /// The thread ended by itself, so by a panic: nothing can be stored any more, but what runs can still be settled.
+    pub(super) fn consumer_gone(&mut self) {
+        self.stop.is_consumer_gone = true;
+        self.fail("the consumer thread ended");
     }
 
     pub(super) fn fail(&mut self, error: &str) {
@@ -135,8 +147,16 @@ impl Worker {
         // What is left are counts; the statements were waited for above.
         let _ = tokio::time::timeout(COUNT_DEADLINE, async { while self.tasks.join_next().await.is_some() {} }).await;
         let cut_off = [
-            (self.stop.aborted > 0).then(|| format!("{} deliveries were aborted", self.stop.aborted)),
-            (unsettled > 0).then(|| format!("{unsettled} notifications could not be settled")),
+            match self.stop.aborted {
+                0 => None,
+                1 => Some("1 delivery was aborted".to_owned()),
+                count => Some(format!("{count} deliveries were aborted")),
+            },
+            match unsettled {
+                0 => None,
+                1 => Some("1 notification could not be settled".to_owned()),
+                count => Some(format!("{count} notifications could not be settled")),
+            },
             (!is_closed).then(|| "the consumer did not leave its group in time".to_owned()),
             (!is_flushed).then(|| "the dead-letter producer was not flushed in time".to_owned()),
         ];

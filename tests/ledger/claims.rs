@@ -109,6 +109,17 @@ async fn a_conflict_comes_back_with_the_content_that_was_notified() {
 }
 
 #[tokio::test]
+async fn other_content_at_an_earlier_offset_is_of_a_recreated_topic_and_claims_a_dead_order() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    prepare(&database, LedgerState::Dead, epoch).await;
+    let mut recreated = claim("1", at(0, 2), epoch);
+    recreated.fingerprint = OTHER_CONTENT;
+    let found = database.claim_one(recreated).await.unwrap();
+    assert_eq!((found.state, found.holder.coordinates), (LedgerState::Claimed, at(0, 2)));
+}
+
+#[tokio::test]
 async fn a_dead_order_sent_again_with_other_content_is_claimed_with_that_content() {
     let database = test_database().await;
     let epoch = database.raise(0).await;

@@ -6,6 +6,7 @@
 pub mod gateway;
 pub mod headers;
 pub mod kafka;
+pub mod letters;
 pub mod oracle;
 pub mod order_service;
 pub mod orders;

@@ -66,6 +66,14 @@ async fn shared() -> &'static Server {
     SERVER.get_or_init(Server::start).await
 }
 
+impl Database {
+    /// Empties it, as a new installation finds it.
+    pub async fn forget_migrations(&self) {
+        let statement = "DROP SCHEMA public CASCADE; CREATE SCHEMA public";
+        sqlx::raw_sql(statement).execute(&self.pool).await.unwrap();
+    }
+}
+
 impl Server {
     async fn start() -> Self {
         let (url, ours) = if let Ok(url) = env::var("HERALD_TEST_DATABASE_URL") {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use herald::supervised::{Options, Signal, Supervised};
 
 use super::ports;
-use super::wait::{EVENTUALLY, SOON, equal, wait_until};
+use super::wait::{EVENTUALLY, SOON, blocking, equal, wait_until};
 use super::{World, directory, tail};
 
 /// How a worker is to be started: `herald run` in an empty directory, configured by the environment alone.
@@ -28,11 +28,24 @@ pub struct Worker {
     process: Option<Supervised>,
 }
 
+/// A command that has ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
 /// What `/metrics` says, by series: `name{label="value"}`.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(pub BTreeMap<String, f64>);
 
 impl WorkerSetup {
+    /// A worker with nothing configured.
+    pub fn empty() -> Self {
+        Self { environment: BTreeMap::new() }
+    }
+
     /// A worker of this world: its topics, group, database and gateway.
     pub fn in_world(world: &World) -> Self {
         let mut environment = BTreeMap::new();
@@ -63,15 +76,11 @@ impl WorkerSetup {
         let http = ports::local(port.port()).to_string();
         let directory = directory("worker");
         let log = directory.join("worker.log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));
-        command.arg("run").current_dir(&directory);
-        // What is meant for this run of the tests is no configuration of the worker.
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("HERALD_") {
-                command.env_remove(name);
-            }
+        let mut command = self.command(&["run"]);
+        command.current_dir(&directory);
+        if !self.environment.contains_key("HERALD_HTTP__ADDRESS") {
+            command.env("HERALD_HTTP__ADDRESS", &http);
         }
-        command.env("HERALD_HTTP__ADDRESS", &http).envs(&self.environment);
         let options = Options {
             cleanup: Some(directory),
             // Tests that want a drain ask for it. This is the end of the test.
@@ -80,6 +89,32 @@ impl WorkerSetup {
         };
         port.release();
         Worker { http: format!("http://{http}"), process: Some(Supervised::spawn(&command, options).unwrap()), log }
+    }
+
+    /// Runs another command with the same configuration to its end.
+    pub async fn run_command(&self, arguments: &[&str]) -> Ended {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = self.command(arguments);
+        command.current_dir(directory.path());
+        let output = blocking(move || command.output().unwrap()).await;
+        Ended {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));
+        command.args(arguments);
+        // What is meant for this run of the tests is no configuration of the worker.
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("HERALD_") {
+                command.env_remove(name);
+            }
+        }
+        command.envs(&self.environment);
+        command
     }
 
     /// Starts the process and waits until it is ready.
@@ -114,9 +149,14 @@ impl Worker {
         .await;
     }
 
+    /// The address of one of the worker's own pages.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.http)
+    }
+
     /// Status and body of one of the worker's own pages.
     pub async fn get(&self, path: &str) -> Result<(u16, String), reqwest::Error> {
-        let answer = http_client().get(format!("{}{path}", self.http)).send().await?;
+        let answer = http_client().get(self.url(path)).send().await?;
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 

@@ -1,9 +1,7 @@
 //! Partitions go: revoked, lost, fenced, or at the end of the process.
 
-use std::collections::HashMap;
-
 use super::Engine;
-use crate::core::effect::{ClaimResult, Effect, Effects, Report};
+use crate::core::effect::{ClaimResult, Effect, Effects, Report, SessionEnd};
 use crate::core::entry::Stage;
 use crate::core::input::{Now, Ticket};
 use crate::core::partition::Phase;
@@ -40,7 +38,7 @@ impl Engine {
         self.drop_session(partition, effects);
         effects.push(match phase {
             Phase::Active => Effect::Restart { partition, session, from },
-            Phase::Draining { .. } => Effect::Release { partition, session },
+            Phase::Draining { .. } => Effect::Release { partition, session, end: SessionEnd::CutOff },
         });
     }
 
@@ -63,6 +61,7 @@ impl Engine {
     fn release(&mut self, partition: Partition, effects: &mut Effects) {
         let Some(state) = self.partitions.get(&partition) else { return };
         let session = state.session;
+        let end = if state.is_drained() { SessionEnd::Drained } else { SessionEnd::CutOff };
         let running: Vec<Ticket> = state
             .watermark
             .unfinished()
@@ -77,10 +76,10 @@ impl Engine {
             self.set_stage(ticket, Stage::Claimed);
         }
         self.drop_session(partition, effects);
-        effects.push(Effect::Release { partition, session });
+        effects.push(Effect::Release { partition, session, end });
     }
 
-    /// Ends a session: deliveries and settlements under way become orphans, the next owner gets the rest.
+    /// Ends a session: what is under way becomes orphans, the next owner gets the rest.
     fn drop_session(&mut self, partition: Partition, effects: &mut Effects) {
         let Some(state) = self.partitions.remove(&partition) else { return };
         let mut count = 0;
@@ -89,7 +88,12 @@ impl Engine {
             entry.orphaned = true;
             entry.lane = None;
             *self.orphans.entry(partition).or_default() += 1;
-            if !matches!(entry.stage, Stage::Delivering | Stage::Settling) {
+            let is_under_way = match entry.stage {
+                Stage::Delivering | Stage::Settling => true,
+                Stage::Burying => self.burials.is_under_way(ticket),
+                _ => false,
+            };
+            if !is_under_way {
                 count += 1;
                 self.forget(ticket);
             }
@@ -122,22 +126,29 @@ impl Engine {
     pub(super) fn notice_freeze(&mut self, now: Now, effects: &mut Effects) {
         let gap = now.saturating_sub(self.last_input_at);
         self.last_input_at = now;
-        if gap > self.config.freeze_gap && !self.partitions.is_empty() && !self.is_suspended {
+        if gap > self.config.freeze_gap && !self.partitions.is_empty() {
+            self.freezes += 1;
             self.is_suspended = true;
             effects.push(Effect::Report(Report::Frozen { gap }));
-            effects.push(Effect::ConfirmEpochs);
+            let partitions = self.partitions.keys().copied().collect();
+            effects.push(Effect::ConfirmEpochs { freeze: self.freezes, partitions });
         }
     }
 
-    pub(super) fn epochs_confirmed(&mut self, epochs: &[(Partition, Epoch)], effects: &mut Effects) {
-        let confirmed: HashMap<Partition, Epoch> = epochs.iter().copied().collect();
-        let stale: Vec<Partition> = self
-            .epochs()
-            .filter(|(partition, epoch)| confirmed.get(partition) != Some(epoch))
-            .map(|(partition, _)| partition)
-            .collect();
-        for partition in stale {
-            self.fenced(partition, effects);
+    pub(super) fn epochs_confirmed(
+        &mut self,
+        freeze: u64,
+        epochs: &[(Partition, Option<Epoch>)],
+        effects: &mut Effects,
+    ) {
+        // What was read before the process stood still once more says nothing.
+        if freeze != self.freezes {
+            return;
+        }
+        for (partition, epoch) in epochs {
+            if self.partitions.get(partition).is_some_and(|state| Some(state.epoch) != *epoch) {
+                self.fenced(*partition, effects);
+            }
         }
         self.is_suspended = false;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::core::decode::{Decoded, synthetic_identity};
-use crate::core::effect::{Effect, Effects, Outcome, Report};
+use crate::core::effect::{Effect, Effects, Outcome, Report, SessionEnd};
 use crate::core::entry::{Burial, Entry, Stage};
 use crate::core::failure::Reason;
 use crate::core::input::{Now, Ticket};
@@ -19,7 +19,7 @@ impl Engine {
     pub(super) fn assigned(&mut self, partition: Partition, state: PartitionState, effects: &mut Effects) {
         if self.is_shutting_down {
             let session = state.session;
-            effects.push(Effect::Release { partition, session });
+            effects.push(Effect::Release { partition, session, end: SessionEnd::Drained });
             return;
         }
         // A session that was never ended can only be one that Kafka took without telling.

@@ -29,6 +29,9 @@ const LEDGER_BATCH: BatchLimits = BatchLimits { rows: 1_000, bytes: 16 << 20 };
 /// Rows and payload bytes of a statement that does.
 const PAYLOAD_BATCH: BatchLimits = BatchLimits { rows: 100, bytes: 4 << 20 };
 
+/// Ended records that a watermark may remember behind an unfinished one, for each record that may be held. They cost 24 bytes.
+const REMEMBERED_PER_RECORD: usize = 50;
+
 /// What the engine decides by.
 #[derive(Debug)]
 pub struct EngineConfig {
@@ -89,6 +92,8 @@ pub struct Engine {
     is_shutting_down: bool,
     /// Until the epochs are confirmed nothing starts.
     is_suspended: bool,
+    /// Times that the process stood still.
+    freezes: u64,
     last_input_at: Now,
     accounting: Accounting,
 }
@@ -115,6 +120,7 @@ impl Engine {
             is_paused: false,
             is_shutting_down: false,
             is_suspended: false,
+            freezes: 0,
             last_input_at: Now::ZERO,
             accounting: Accounting::default(),
             config,
@@ -139,7 +145,7 @@ impl Engine {
                 }
             }
             Input::HolderInspected { ticket, abandoned } => self.holder_inspected(ticket, abandoned),
-            Input::EpochsConfirmed { epochs } => self.epochs_confirmed(&epochs, effects),
+            Input::EpochsConfirmed { freeze, epochs } => self.epochs_confirmed(freeze, &epochs, effects),
             Input::Revoking { partitions, deadline } => self.revoking(&partitions, deadline),
             Input::Lost { partitions } => self.lost(&partitions, effects),
             Input::Tick => {}
@@ -317,11 +323,16 @@ impl Engine {
 
     /// Pauses at the limits and resumes at half of them: each pause throws prefetched records away.
     fn balance_memory(&mut self, effects: &mut Effects) {
-        let (records, bytes) = (self.entries.len(), self.bytes);
-        if !self.is_paused && (records >= self.config.max_records || bytes >= self.config.max_bytes) {
+        let remembered: usize = self.partitions.values().map(|state| state.watermark.len()).sum();
+        let is_within = |part: usize| {
+            self.entries.len() <= self.config.max_records / part
+                && self.bytes <= self.config.max_bytes / part
+                && remembered <= self.config.max_records * REMEMBERED_PER_RECORD / part
+        };
+        if !self.is_paused && !is_within(1) {
             self.is_paused = true;
             effects.push(Effect::Pause);
-        } else if self.is_paused && records <= self.config.max_records / 2 && bytes <= self.config.max_bytes / 2 {
+        } else if self.is_paused && is_within(2) {
             self.is_paused = false;
             effects.push(Effect::Resume);
         }

@@ -12,9 +12,19 @@ use crate::core::effect::{Claim, ClaimResult, DeadLetter, Effect, Effects, Outco
 use crate::core::entry::{Burial, Busy, Entry, Stage};
 use crate::core::failure::{LedgerFailure, Reason};
 use crate::core::input::{Holder, LedgerRow, Now, Operation, Ticket};
+use crate::core::watermark::Whereabouts;
 
 /// From then on it is asked whether the copy that holds a claim is gone for good.
 const INSPECT_HOLDER_AFTER: Duration = Duration::from_secs(5);
+
+/// Whose claim can be taken at once.
+#[derive(Clone, Copy)]
+enum Seizure {
+    /// No record goes on with it.
+    FromNobody,
+    /// A later copy only waits for its turn.
+    FromWaiting(Ticket),
+}
 
 impl Engine {
     pub(super) fn claimed(&mut self, now: Now, found: Vec<(Ticket, LedgerRow)>, effects: &mut Effects) {
@@ -57,18 +67,21 @@ impl Engine {
     }
 
     fn wait_for_holder(&mut self, now: Now, ticket: Ticket, holder: &Holder, effects: &mut Effects) {
+        let is_head = self.is_head_of_lane(ticket);
+        let seizure = self.may_seize(ticket, holder);
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         entry.seize_from = None;
-        let busy = entry.busy.get_or_insert(Busy { since: now, tries: 0 });
+        let busy = entry.busy.get_or_insert(Busy { since: now, tries: 0, is_inspecting: false });
         busy.tries = busy.tries.saturating_add(1);
         let (waited, tries) = (now.saturating_sub(busy.since), busy.tries);
-        if !self.is_head_of_lane(ticket) {
+        if !is_head {
             return self.set_stage(ticket, Stage::Behind);
         }
-        if let Some(behind) = self.holder_behind(ticket, holder) {
-            return self.seize_from_behind(ticket, behind, holder);
+        if let Some(seizure) = seizure {
+            return self.seize(ticket, seizure, holder);
         }
-        if waited >= INSPECT_HOLDER_AFTER {
+        if waited >= INSPECT_HOLDER_AFTER && !busy.is_inspecting {
+            busy.is_inspecting = true;
             effects.push(Effect::InspectHolder { ticket, holder: holder.clone() });
         }
         // At least half of the bound: asking at once again cannot help.
@@ -78,22 +91,35 @@ impl Engine {
         self.timers.push(Reverse((until, ticket)));
     }
 
-    /// The copy that holds the claim, if it waits for this one in the same lane.
-    ///
-    /// A later copy may have claimed an identity whose earlier copy was dead, and its worker died before either offset
-    /// was committed. Each would wait for the other for ever.
-    fn holder_behind(&self, ticket: Ticket, holder: &Holder) -> Option<Ticket> {
+    /// Whether the claim of a copy that this worker knows can be taken from it at once.
+    fn may_seize(&self, ticket: Ticket, holder: &Holder) -> Option<Seizure> {
         let entry = self.entries.get(&ticket)?;
-        let state = self.partitions.get(&entry.partition())?;
-        let is_holder = |other: &Ticket| {
-            let other = self.entries.get(other);
-            other.is_some_and(|other| other.stage == Stage::Claimed && self.holder(other) == *holder)
-        };
-        state.lane(entry.lane?).find(is_holder)
+        let state = self.partitions.get(&holder.coordinates.partition)?;
+        if holder.topic != self.config.topic {
+            return None;
+        }
+        match state.watermark.locate(holder.coordinates.offset) {
+            Whereabouts::Unknown => None,
+            // It ended without this claim, or what is there now is another record: the topic was recreated.
+            Whereabouts::Gone => Some(Seizure::FromNobody),
+            Whereabouts::Unfinished(other) => {
+                let holder = self.entries.get(&other)?;
+                if holder.identity != entry.identity {
+                    return Some(Seizure::FromNobody);
+                }
+                // A later copy may have claimed an identity whose earlier copy was dead, and its worker died before either
+                // offset was committed. In one lane each would wait for the other for ever, and so in a ring of lanes.
+                let waits_and_is_later =
+                    holder.stage == Stage::Claimed && holder.record.coordinates > entry.record.coordinates;
+                waits_and_is_later.then_some(Seizure::FromWaiting(other))
+            }
+        }
     }
 
-    fn seize_from_behind(&mut self, ticket: Ticket, behind: Ticket, holder: &Holder) {
-        self.set_stage(behind, Stage::Behind);
+    fn seize(&mut self, ticket: Ticket, seizure: Seizure, holder: &Holder) {
+        if let Seizure::FromWaiting(other) = seizure {
+            self.set_stage(other, Stage::Behind);
+        }
         if let Some(entry) = self.entries.get_mut(&ticket) {
             entry.seize_from = Some(holder.clone());
         }
@@ -102,6 +128,9 @@ impl Engine {
 
     pub(super) fn holder_inspected(&mut self, ticket: Ticket, abandoned: Option<Holder>) {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        if let Some(busy) = &mut entry.busy {
+            busy.is_inspecting = false;
+        }
         if matches!(entry.stage, Stage::Busy { .. }) && abandoned.is_some() {
             entry.seize_from = abandoned;
             self.claim_again(ticket);
@@ -112,7 +141,7 @@ impl Engine {
     fn give_up_conflict(&mut self, ticket: Ticket) {
         let topic = self.config.topic.clone();
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
-        let error = format!("order {} was already notified with other content", entry.identity.order_id);
+        let error = format!("order {} was already settled with other content", entry.identity.order_id);
         entry.burial = Some(Burial { reason: Reason::Conflict, class: "permanent", error });
         (entry.identity, entry.fingerprint) = synthetic_identity(&topic, &entry.record);
         self.step_out_of_lane(ticket);
@@ -120,10 +149,12 @@ impl Engine {
     }
 
     /// Gives the record up. Its claim is ours, so the burial needs no other.
+    ///
+    /// It keeps its place in the lane until it is buried: an owner after a crash would deliver it again, behind those that
+    /// had passed it.
     pub(super) fn bury(&mut self, ticket: Ticket, burial: Burial) {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         entry.burial = Some(burial);
-        self.step_out_of_lane(ticket);
         self.queue_burial(ticket);
     }
 
@@ -143,10 +174,18 @@ impl Engine {
         for ticket in self.burials.succeeded() {
             if buried.contains(&ticket) {
                 self.end_buried(now, ticket, effects);
-            } else if self.entries.contains_key(&ticket) {
-                // Fenced, or taken over: a claim tells which.
-                self.claim_again(ticket);
+            } else {
+                self.not_buried(ticket, effects);
             }
+        }
+    }
+
+    /// Fenced, or taken over: a claim tells which, unless the session is over anyway.
+    fn not_buried(&mut self, ticket: Ticket, effects: &mut Effects) {
+        match self.entries.get(&ticket).map(|entry| entry.orphaned) {
+            Some(true) => self.leave_to_next_owner(ticket, effects),
+            Some(false) => self.claim_again(ticket),
+            None => {}
         }
     }
 
@@ -171,6 +210,9 @@ impl Engine {
         failure: LedgerFailure,
         effects: &mut Effects,
     ) {
+        if operation == Operation::Dead {
+            self.leave_orphaned_burials(effects);
+        }
         let queue = match operation {
             Operation::Claim => &mut self.claims,
             Operation::Done => &mut self.settlements,
@@ -180,6 +222,15 @@ impl Engine {
             BatchFailure::Repeated => {}
             BatchFailure::Held { wait, error } => effects.push(Effect::Report(Report::LedgerHeld { wait, error })),
             BatchFailure::BadRecord { ticket, error } => self.bad_record(now, operation, ticket, error, effects),
+        }
+    }
+
+    /// A burial that failed is not tried again for a partition that is gone.
+    fn leave_orphaned_burials(&mut self, effects: &mut Effects) {
+        let is_orphaned = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| entry.orphaned);
+        let orphaned: Vec<Ticket> = self.burials.under_way().iter().copied().filter(is_orphaned).collect();
+        for ticket in orphaned {
+            self.leave_to_next_owner(ticket, effects);
         }
     }
 

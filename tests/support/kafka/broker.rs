@@ -53,6 +53,14 @@ pub async fn shared() -> &'static Kafka {
     started.await
 }
 
+/// What [`shared`] is, in a few words.
+pub fn description() -> String {
+    match env::var("HERALD_TEST_KAFKA") {
+        Ok(servers) => format!("the one at {servers}"),
+        Err(_) => format!("{}, one broker on this machine", kafka_version()),
+    }
+}
+
 impl Broker {
     /// A broker that nobody else uses, for tests that kill it.
     pub async fn private() -> Self {

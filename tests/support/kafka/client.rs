@@ -96,7 +96,9 @@ impl Kafka {
 
     /// Produces with `acks=all` and waits for all of it. Where each record went, in the order given.
     pub async fn produce(&self, topic: &str, records: Vec<NewRecord>) -> Vec<Coordinates> {
-        let config = self.config(&[("acks", "all"), ("enable.idempotence", "true")]);
+        // The broker's limit counts, not the client's.
+        let limit = ("message.max.bytes", "100000000");
+        let config = self.config(&[("acks", "all"), ("enable.idempotence", "true"), limit]);
         let topic = topic.to_owned();
         blocking(move || {
             let acknowledged = Arc::new(Mutex::new(BTreeMap::new()));

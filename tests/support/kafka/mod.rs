@@ -3,5 +3,6 @@
 mod broker;
 mod client;
 
-pub use broker::{Broker, shared};
+#[allow(unused_imports)] // Tests and benchmarks each need a part of it.
+pub use broker::{Broker, description, shared};
 pub use client::{Kafka, NewRecord};

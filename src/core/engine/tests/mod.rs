@@ -161,27 +161,37 @@ fn an_offset_is_stored_only_after_the_settlement_of_all_below() {
     assert_eq!(bench.stored(), Some(1));
 }
 
-#[test]
-fn deliveries_of_one_key_follow_one_another_without_waiting_for_the_ledger() {
-    let mut shipped = order(P0, 1, 1);
-    shipped.value = Some(
-        String::from_utf8(order(P0, 1, 1).value.unwrap().to_vec())
-            .unwrap()
-            .replace("ORDER_CREATED", "ORDER_SHIPPED")
-            .into(),
-    );
+/// `ORDER_CREATED` and `ORDER_SHIPPED` of order 1, claimed: the first is being delivered.
+fn two_events_of_one_order() -> Bench {
+    let text = String::from_utf8(order(P0, 1, 1).value.unwrap().to_vec()).unwrap();
+    let shipped = record(P0, 1, text.replace("ORDER_CREATED", "ORDER_SHIPPED"));
     let mut engine_config = config(10, 1);
     engine_config.decoder = Decoder::new(["ORDER_CREATED", "ORDER_SHIPPED"], OrderingKey::OrderId);
-    let mut bench =
-        Bench { engine: Engine::new(engine_config), now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
+    let engine = Engine::new(engine_config);
+    let mut bench = Bench { engine, now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
     bench.input(Input::Assigned { partition: P0, session: SESSION, epoch: EPOCH, start: Offset(0) });
     bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 0, 1), shipped] });
     bench.grant_claims();
+    bench
+}
+
+#[test]
+fn deliveries_of_one_key_follow_one_another_without_waiting_for_the_ledger() {
+    let mut bench = two_events_of_one_order();
     assert_eq!(bench.engine.stats().delivering, 1);
     let first = bench.deliver_next(fails(TRANSIENT));
     assert_eq!(first.coordinates.offset, Offset(0));
     bench.wait(Duration::from_secs(2));
     assert_eq!(bench.deliver_next(Ok(())).attempt, 2);
+    assert_eq!(bench.deliveries().remove(0).coordinates.offset, Offset(1));
+}
+
+#[test]
+fn a_record_that_is_given_up_holds_its_lane_until_it_is_buried() {
+    let mut bench = two_events_of_one_order();
+    bench.deliver_next(fails(FailureClass::Permanent));
+    assert!(bench.deliveries().is_empty());
+    assert_eq!(bench.buried(), [(Reason::Permanent, 1)]);
     assert_eq!(bench.deliveries().remove(0).coordinates.offset, Offset(1));
 }
 
@@ -250,6 +260,36 @@ fn a_busy_copy_spends_no_attempt_and_is_delivered_when_the_holder_never_ends() {
     }
     assert_eq!(inspected, 2);
     assert_eq!(bench.deliver_next(Ok(())).attempt, 1);
+}
+
+#[test]
+fn a_claim_of_a_record_that_is_not_there_any_more_is_seized_at_once() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1), order(P0, 2, 2)]);
+    // The topic was recreated: what held the claim at offset 1 of the old one is no record of this.
+    let holder = Holder { topic: "order_events".into(), coordinates: Coordinates { partition: P0, offset: Offset(1) } };
+    let claims = bench.claims();
+    let found = claims.iter().map(|claim| {
+        let holder = if claim.coordinates.offset == Offset(0) { ours(claim, true).holder } else { holder.clone() };
+        (claim.ticket, LedgerRow { holder, ..ours(claim, false) })
+    });
+    let found = found.collect();
+    bench.input(Input::Claimed { found });
+    assert_eq!(bench.claims().remove(0).seize_from, Some(holder));
+}
+
+#[test]
+fn a_topic_with_one_record_that_waits_does_not_fill_the_memory() {
+    let mut bench = Bench::new(vec![order(P0, 0, 1)]);
+    bench.grant_claims();
+    bench.deliver_next(fails(FailureClass::Transient { retry_after: Some(Duration::from_mins(30)) }));
+    let mut offset = 1;
+    while !bench.engine.stats().is_paused {
+        let records =
+            (offset..offset + 500).map(|offset| record(P0, offset, r#"{"event_type":"OTHER"}"#.into())).collect();
+        bench.input(Input::Polled { partition: P0, session: SESSION, records });
+        offset += 500;
+        assert!(offset <= 1_000 * 60, "the watermark grows without a bound");
+    }
 }
 
 #[test]
@@ -377,12 +417,14 @@ fn after_a_freeze_nothing_starts_until_the_epochs_are_confirmed() {
     bench.now += Duration::from_mins(1);
     bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, ours(claim, true))).collect() });
     assert!(bench.deliveries().is_empty());
-    bench.input(Input::EpochsConfirmed { epochs: vec![(P0, EPOCH)] });
+    bench.input(Input::EpochsConfirmed { freeze: 1, epochs: vec![(P0, Some(EPOCH))] });
     assert_eq!(bench.deliveries().len(), 1);
 
     bench.now += Duration::from_mins(1);
     bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 1, 2)] });
-    bench.input(Input::EpochsConfirmed { epochs: vec![(P0, Epoch(2))] });
+    bench.input(Input::EpochsConfirmed { freeze: 1, epochs: vec![(P0, Some(EPOCH))] });
+    assert!(bench.claims().len() <= 1 && bench.engine.is_suspended, "an answer from before the second freeze counts");
+    bench.input(Input::EpochsConfirmed { freeze: 2, epochs: vec![(P0, Some(Epoch(2)))] });
     assert!(bench.deliveries().is_empty());
     assert!(bench.reports().iter().any(|report| matches!(report, Report::Fenced { .. })));
 }

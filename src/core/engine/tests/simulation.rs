@@ -143,7 +143,7 @@ impl World {
                     self.commit(partition, offset);
                 }
             }
-            Effect::Release { partition, session } => {
+            Effect::Release { partition, session, .. } => {
                 if worker.sessions.get(&partition) == Some(&session) {
                     worker.sessions.remove(&partition);
                     self.owners[number(partition)] = None;
@@ -154,7 +154,7 @@ impl World {
                     self.begin_session(partition, index, from);
                 }
             }
-            Effect::InspectHolder { .. } | Effect::ConfirmEpochs => worker.questions.push(effect),
+            Effect::InspectHolder { .. } | Effect::ConfirmEpochs { .. } => worker.questions.push(effect),
             Effect::Pause | Effect::Resume | Effect::Report(_) => {}
         }
     }
@@ -348,14 +348,19 @@ impl World {
 
     fn answer_question(&mut self, index: usize) {
         let Some(question) = self.workers[index].questions.pop() else { return };
-        if let Effect::InspectHolder { ticket, holder } = question {
-            let partition = number(holder.coordinates.partition);
-            let committed = self.log[partition].get(self.committed[partition]);
-            let is_below = committed.is_none_or(|record| holder.coordinates.offset < record.coordinates.offset);
-            self.input(index, Input::HolderInspected { ticket, abandoned: is_below.then_some(holder) });
-        } else {
-            let epochs = (0..).map(Partition).zip(self.epochs.iter().copied().map(Epoch)).collect();
-            self.input(index, Input::EpochsConfirmed { epochs });
+        match question {
+            Effect::InspectHolder { ticket, holder } => {
+                let partition = number(holder.coordinates.partition);
+                let committed = self.log[partition].get(self.committed[partition]);
+                let is_below = committed.is_none_or(|record| holder.coordinates.offset < record.coordinates.offset);
+                self.input(index, Input::HolderInspected { ticket, abandoned: is_below.then_some(holder) });
+            }
+            Effect::ConfirmEpochs { freeze, partitions } => {
+                let epoch = |partition| (partition, Some(Epoch(self.epochs[number(partition)])));
+                let epochs = partitions.into_iter().map(epoch).collect();
+                self.input(index, Input::EpochsConfirmed { freeze, epochs });
+            }
+            other => panic!("{other:?} is no question"),
         }
     }
 

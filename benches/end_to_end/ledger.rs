@@ -1,0 +1,91 @@
+//! The database server of both measures, and a new database for each.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use herald::config::{Database, Secret};
+use herald::demo::postgres::PrivatePostgres;
+use herald::postgres::Postgres;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use crate::support::{directory, unique};
+
+/// A private PostgreSQL with the settings it is installed with: commits reach the disk, as in production.
+#[derive(Debug)]
+pub struct Server(PrivatePostgres);
+
+/// What the server says of itself.
+#[derive(Debug)]
+pub struct Facts {
+    pub version: String,
+    pub fsync: String,
+    pub synchronous_commit: String,
+    pub data_directory: String,
+}
+
+/// A database that only one measurement uses.
+#[derive(Debug)]
+pub struct Fresh {
+    pub url: String,
+    name: String,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self(PrivatePostgres::start_with(&directory("bench-postgres"), &[]).await.unwrap())
+    }
+
+    pub async fn facts(&self) -> Facts {
+        let mut connection = self.connect(&self.0.url("postgres")).await;
+        let mut answers = Vec::new();
+        for setting in ["server_version", "fsync", "synchronous_commit", "data_directory"] {
+            let query = sqlx::query_scalar("SELECT current_setting($1)").bind(setting);
+            answers.push(query.fetch_one(&mut connection).await.unwrap());
+        }
+        let [version, fsync, synchronous_commit, data_directory] = answers.try_into().unwrap();
+        Facts { version, fsync, synchronous_commit, data_directory }
+    }
+
+    /// An empty ledger. What earlier measurements left to be written is on the disk when this returns.
+    pub async fn fresh(&self) -> Fresh {
+        let name = unique("bench");
+        let url = self.0.create_database(&name).await.unwrap();
+        let postgres = Self::open(&url, "group", "topic");
+        postgres.migrate().await.unwrap();
+        postgres.close().await;
+        self.run("CHECKPOINT".to_owned()).await;
+        Fresh { url, name }
+    }
+
+    pub fn open(url: &str, group: &str, topic: &str) -> Postgres {
+        let database = Database {
+            url: Secret::new(url),
+            migrate: false,
+            max_connections: 2,
+            prepared_statements: true,
+            statement_timeout: Duration::from_mins(1),
+        };
+        Postgres::open(&database, group, topic).unwrap()
+    }
+
+    /// Ends the measurement: every order must have been settled, or it measured something else.
+    pub async fn finish(&self, fresh: Fresh, orders: u32) {
+        let mut connection = self.connect(&fresh.url).await;
+        let query = "SELECT count(*) FROM processed_orders WHERE state = 'd'";
+        let settled: i64 = sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap();
+        assert_eq!(settled, i64::from(orders), "orders that were settled");
+        connection.close().await.unwrap();
+        self.run(format!("DROP DATABASE \"{}\" WITH (FORCE)", fresh.name)).await;
+    }
+
+    async fn run(&self, statement: String) {
+        let mut connection = self.connect(&self.0.url("postgres")).await;
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    async fn connect(&self, url: &str) -> PgConnection {
+        PgConnection::connect_with(&PgConnectOptions::from_str(url).unwrap()).await.unwrap()
+    }
+}

@@ -1,0 +1,213 @@
+//! Postgres or the gateway gone for a while: no attempt is spent, nothing is dead-lettered, and all is notified afterwards.
+//!
+//! All workers have one attempt only: if an outage spent it, the order would be a dead letter.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::PgPool;
+
+use crate::support::gateway::Answer;
+use crate::support::kafka::NewRecord;
+use crate::support::letters::rows;
+use crate::support::wait::{EVENTUALLY, wait_until};
+use crate::support::worker::{Worker, WorkerSetup};
+use crate::support::{World, orders, postgres};
+
+fn one_attempt(world: &World) -> WorkerSetup {
+    world.worker().with("HERALD_RETRY__MAX_ATTEMPTS", "1")
+}
+
+async fn produce(world: &mut World, order_ids: std::ops::Range<u64>) {
+    world.produce(&order_ids.map(orders::created).collect::<Vec<_>>()).await;
+}
+
+async fn wait_accepted(world: &World, count: usize) {
+    wait_until(&format!("{count} orders are notified"), EVENTUALLY, async || {
+        let accepted = world.gateway.accepted();
+        if accepted >= count { Ok(()) } else { Err(format!("{accepted} are")) }
+    })
+    .await;
+}
+
+async fn wait_unready(worker: &Worker, expected: &str) {
+    wait_until(&format!("the worker is not ready: {expected}"), EVENTUALLY, async || {
+        let (status, body) = worker.get("/readyz").await.map_err(|error| error.to_string())?;
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        let mut reasons = answer["reasons"].as_array().unwrap().iter();
+        let is_expected = status == 503 && reasons.any(|reason| reason["reason"] == expected);
+        if is_expected { Ok(()) } else { Err(format!("{status} {body}")) }
+    })
+    .await;
+    let (status, body) = worker.get("/livez").await.unwrap();
+    assert_eq!(status, 200, "{body}");
+}
+
+/// Every order was notified once, at its first attempt, and everything that was polled is accounted for.
+async fn assert_nothing_was_spent(world: &World, worker: &Worker, orders: u32) {
+    let verdict = world.verdict();
+    assert!(verdict.is_clean(), "{verdict:?}\n{}", worker.log());
+    worker.wait_ready().await;
+    worker.wait_for_metric("herald_records_total", &[("outcome", "notified")], f64::from(orders)).await;
+    worker.assert_accounting_closes().await;
+    let metrics = worker.metrics().await;
+    for (name, labels) in [
+        ("herald_records_total", &[("outcome", "dead_lettered")]),
+        ("herald_attempts_total", &[("result", "transient")]),
+        ("herald_attempts_total", &[("result", "unknown")]),
+        ("herald_attempts_total", &[("result", "permanent")]),
+        ("herald_retries_scheduled_total", &[("where", "lane")]),
+    ] {
+        assert!(metrics.sum(name, labels) < 1.0, "{name}{labels:?}");
+    }
+}
+
+#[tokio::test]
+async fn orders_are_notified_once_each_although_postgres_crashes_while_they_are_delivered() {
+    let mut world = World::with_partitions(3).await;
+    let (mut server, url) = postgres::private().await;
+    let worker = one_attempt(&world).with("DATABASE_URL", &url).start().await;
+    // Deliveries are under way when the server crashes, and end while it is gone.
+    world.gateway.answer(Answer::ok().after(Duration::from_millis(300)));
+    produce(&mut world, 0..600).await;
+    wait_accepted(&world, 50).await;
+    server.crash().unwrap();
+    produce(&mut world, 600..700).await;
+    world.kafka.produce(&world.topic, vec![NewRecord::of("poison")]).await;
+    wait_unready(&worker, "postgres").await;
+    assert!(worker.metrics().await.sum("herald_ledger_batches_held_total", &[]) > 0.0);
+
+    server.restart().await.unwrap();
+    world.all_committed().await;
+    let pool = PgPool::connect(&url).await.unwrap();
+    let letters = rows(&pool).await;
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0].reason, "undecodable");
+    let verdict = world.verdict();
+    assert!(verdict.is_clean(), "{verdict:?}\n{}", worker.log());
+    assert_eq!(world.gateway.requests().len(), 700);
+    worker.wait_for_metric("herald_records_total", &[("outcome", "notified")], 700.0).await;
+    worker.wait_for_metric("herald_records_total", &[("outcome", "dead_lettered")], 1.0).await;
+    worker.wait_for_metric("herald_attempts_total", &[], 700.0).await;
+    worker.assert_accounting_closes().await;
+    worker.wait_ready().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_idle_when_postgres_went_goes_on_when_it_is_back() {
+    let mut world = World::with_partitions(1).await;
+    let (mut server, url) = postgres::private().await;
+    let worker = one_attempt(&world).with("DATABASE_URL", &url).start().await;
+    server.crash().unwrap();
+    produce(&mut world, 0..10).await;
+    wait_unready(&worker, "postgres").await;
+    assert!(world.gateway.requests().is_empty(), "nothing is sent that no claim protects");
+    server.restart().await.unwrap();
+    world.all_committed().await;
+    assert_nothing_was_spent(&world, &worker, 10).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_down_for_a_while_spends_no_attempt() {
+    let mut world = World::with_partitions(2).await;
+    let worker = one_attempt(&world).start().await;
+    produce(&mut world, 0..20).await;
+    world.all_committed().await;
+    world.gateway.down().await;
+    produce(&mut world, 20..60).await;
+    wait_unready(&worker, "breaker").await;
+    worker.wait_for_metric("herald_records_in_flight", &[], 40.0).await;
+    assert!(worker.metrics().await.sum("herald_deliveries_held_total", &[]) >= 1.0);
+    world.gateway.up().await;
+    world.all_committed().await;
+    assert_nothing_was_spent(&world, &worker, 60).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_refuses_our_credentials_for_a_while_spends_no_attempt() {
+    let mut world = World::with_partitions(2).await;
+    let worker = one_attempt(&world).start().await;
+    world.gateway.answer(Answer::status(401));
+    produce(&mut world, 0..30).await;
+    wait_unready(&worker, "breaker").await;
+    // Each is asked about again, so all of them were refused once and are still held.
+    wait_until("every order was refused", EVENTUALLY, async || {
+        let asked = (0..30).filter(|order| !world.gateway.requests_for(&order.to_string()).is_empty()).count();
+        if asked == 30 { Ok(()) } else { Err(format!("{asked} of 30 were")) }
+    })
+    .await;
+    world.gateway.answer(Answer::ok());
+    world.all_committed().await;
+    assert_nothing_was_spent(&world, &worker, 30).await;
+}
+
+#[tokio::test]
+async fn requests_cut_off_when_the_gateway_goes_are_sent_again_with_the_same_key() {
+    let mut world = World::with_partitions(2).await;
+    let worker = world.worker().with("HERALD_RETRY__INITIAL_BACKOFF", "100ms").start().await;
+    world.gateway.answer(Answer::Hang);
+    produce(&mut world, 0..50).await;
+    wait_until("every order was sent", EVENTUALLY, async || {
+        let sent = world.gateway.requests().len();
+        if sent == 50 { Ok(()) } else { Err(format!("{sent} of 50 were")) }
+    })
+    .await;
+    world.gateway.down().await;
+    wait_unready(&worker, "breaker").await;
+    world.gateway.answer(Answer::ok());
+    world.gateway.up().await;
+    world.all_committed().await;
+    let verdict = world.verdict();
+    assert!(verdict.is_clean(), "{verdict:?}\n{}", worker.log());
+    // Whether the first one had its effect nobody knows, so it counts; those that met a closed door do not.
+    worker.wait_for_metric("herald_attempts_total", &[("result", "unknown")], 50.0).await;
+    worker.wait_for_metric("herald_retries_scheduled_total", &[], 50.0).await;
+    worker.wait_for_metric("herald_attempts_total", &[("result", "ok")], 50.0).await;
+    worker.assert_accounting_closes().await;
+    worker.wait_ready().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_take_its_partitions_over_because_postgres_is_gone_says_so() {
+    let mut world = World::with_partitions(1).await;
+    let (mut server, url) = postgres::private().await;
+    let setup = one_attempt(&world).with("DATABASE_URL", &url).with("HERALD_KAFKA__SESSION_TIMEOUT", "2s");
+    let first = setup.start().await;
+    let second = setup.start().await;
+    let owner = async |worker: &Worker| worker.metrics().await.sum("herald_consumer_assigned_partitions", &[]) > 0.0;
+    let (mut owning, waiting) = if owner(&first).await { (first, second) } else { (second, first) };
+    server.crash().unwrap();
+    owning.kill9().await;
+    waiting.wait_for_metric("herald_consumer_assigned_partitions", &[], 1.0).await;
+    wait_unready(&waiting, "postgres").await;
+    server.restart().await.unwrap();
+    produce(&mut world, 0..10).await;
+    world.all_committed().await;
+    assert_nothing_was_spent(&world, &waiting, 10).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_lost_its_partitions_is_not_held_unready_by_what_they_waited_for() {
+    let mut world = World::with_partitions(1).await;
+    let setup = one_attempt(&world).with("HERALD_KAFKA__SESSION_TIMEOUT", "2s");
+    let mut frozen = setup.start().await;
+    world.kafka.delete_topic(&world.dlq_topic).await;
+    world.gateway.answer(Answer::status(401));
+    world.kafka.produce(&world.topic, vec![NewRecord::of("poison")]).await;
+    produce(&mut world, 0..3).await;
+    for reason in ["breaker", "dlq"] {
+        wait_unready(&frozen, reason).await;
+    }
+    frozen.sigstop();
+    world.kafka.create_topic(&world.dlq_topic, 1).await;
+    let next = setup.spawn();
+    next.wait_for_metric("herald_consumer_assigned_partitions", &[], 1.0).await;
+    frozen.sigcont();
+    frozen.wait_for_metric("herald_consumer_assigned_partitions", &[], 0.0).await;
+    frozen.wait_ready().await;
+    world.gateway.answer(Answer::ok());
+    world.published(1).await;
+    world.all_committed().await;
+    assert_nothing_was_spent(&world, &next, 3).await;
+    frozen.assert_accounting_closes().await;
+}
