@@ -72,15 +72,13 @@ async fn wait_for_accepted(world: &World, expected: usize) {
 /// The orders that were claimed in the partitions of this worker when it was killed.
 async fn kill(world: &World, worker: &mut Worker) -> BTreeSet<String> {
     worker.kill9().await;
-    let statement =
-        "SELECT order_id FROM processed_orders JOIN partition_epochs USING (consumer_group, topic, kpartition)
-                      WHERE consumer_group = $1 AND state = 'c' AND owner LIKE '%/' || $2";
-    let claimed: Vec<String> = sqlx::query_scalar(statement)
-        .bind(&world.group)
-        .bind(worker.pid().to_string())
-        .fetch_all(&world.database.pool)
-        .await
-        .unwrap();
+    let owners = world.owners().await.into_iter();
+    let owned: Vec<i32> =
+        owners.filter(|(_, owner)| *owner == worker.pid()).map(|(partition, _)| partition.0).collect();
+    let statement = "SELECT order_id FROM processed_orders
+                      WHERE consumer_group = $1 AND state = 'c' AND kpartition = ANY($2)";
+    let claimed: Vec<String> =
+        sqlx::query_scalar(statement).bind(&world.group).bind(owned).fetch_all(&world.database.pool).await.unwrap();
     claimed.into_iter().collect()
 }
 

@@ -83,7 +83,8 @@ impl World {
         let statement = "SELECT kpartition, owner FROM partition_epochs WHERE consumer_group = $1 AND topic = $2";
         let rows: Vec<(i32, String)> =
             sqlx::query_as(statement).bind(&self.group).bind(&self.topic).fetch_all(&self.database.pool).await.unwrap();
-        let pid = |owner: &str| owner.rsplit('/').next().unwrap().parse().unwrap();
+        // Host or instance, process, and a number of its start.
+        let pid = |owner: &str| owner.rsplit('/').nth(1).unwrap().parse().unwrap();
         rows.into_iter().map(|(partition, owner)| (Partition(partition), pid(&owner))).collect()
     }
 
