@@ -17,7 +17,7 @@ async fn no_order_is_lost_and_only_claims_in_flight_are_repeated_when_workers_ar
     let mut workers = [setups[0].start().await, setups[1].start().await];
     world.gateway.answer(Answer::ok().after(Duration::from_millis(50)));
     let events: Vec<_> = (0..ORDERS as u64).map(orders::created).collect();
-    world.produce(&events).await;
+    world.produce_evenly(&events).await;
 
     let mut in_flight = BTreeSet::new();
     // Each kill at a later point of the work: the one, the other, then both together.

@@ -19,9 +19,9 @@ async fn a_worker_frozen_for_longer_than_its_session_starts_nothing_of_the_parti
         .with("HERALD_WEBHOOK__TIMEOUT", "2m");
     let (mut frozen, peer) = tokio::join!(setup.start(), setup.start());
     world.shared_equally(&[&frozen, &peer]).await;
-    world.gateway.answer(Answer::ok().after(Duration::from_secs(4)));
+    world.gateway.answer(Answer::ok().after(Duration::from_secs(8)));
     let events: Vec<_> = (0..ORDERS).map(orders::created).collect();
-    world.produce(&events).await;
+    world.produce_evenly(&events).await;
     // Both have begun as many as they may, hold more that is claimed, and wait for answers.
     wait_for_requests(&world, 2 * usize::from(CONCURRENT)).await;
     frozen.sigstop();
@@ -34,7 +34,9 @@ async fn a_worker_frozen_for_longer_than_its_session_starts_nothing_of_the_parti
 
     // What was under way is a fact, the rest is another's.
     frozen.wait_for_metric("herald_records_in_flight", &[], 0.0).await;
-    frozen.wait_for_metric("herald_process_freezes_total", &[], 1.0).await;
+    let metrics = frozen.metrics().await;
+    assert!(metrics.sum("herald_process_freezes_total", &[]) >= 1.0, "{}", frozen.log());
+    assert!(metrics.sum("herald_records_handed_back_total", &[]) > 0.0, "it held what it had not begun");
     world.shared_equally(&[&frozen, &peer]).await;
     assert_eq!(world.gateway.requests().len(), asked, "nothing was started after the freeze");
     frozen.wait_for_metric("herald_records_total", &[("outcome", "notified")], CONCURRENT.into()).await;

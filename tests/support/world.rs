@@ -66,6 +66,14 @@ impl World {
         self.produced.extend(pairs.map(|(event, coordinates)| orders::produced(event, coordinates)));
     }
 
+    /// Produces as many of these events into each partition as into any other: without a key the client fills one after another.
+    pub async fn produce_evenly(&mut self, events: &[Value]) {
+        let partitions = self.kafka.end_offsets(&self.topic).await.len();
+        for (partition, share) in (0..).zip(events.chunks(events.len().div_ceil(partitions))) {
+            self.produce_in(partition, share).await;
+        }
+    }
+
     /// Waits until the group has committed every record of the topic.
     pub async fn all_committed(&self) {
         let ends = self.kafka.end_offsets(&self.topic).await;
