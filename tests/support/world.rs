@@ -1,5 +1,7 @@
 //! A corner of the shared parts for one test.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use herald::core::record::{Offset, Partition};
 use serde_json::Value;
 
@@ -8,7 +10,7 @@ use super::kafka::{self, Kafka};
 use super::orders::{self, Produced};
 use super::postgres::{self, Database};
 use super::wait::{EVENTUALLY, wait_until};
-use super::worker::WorkerSetup;
+use super::worker::{Worker, WorkerSetup};
 use super::{oracle, unique};
 
 /// Topics, group, database and gateway that no other test touches.
@@ -56,12 +58,20 @@ impl World {
         self.produced.extend(pairs.map(|(event, coordinates)| orders::produced(event, coordinates)));
     }
 
-    /// Produces these events to one partition.
+    /// Produces these events into one partition.
     pub async fn produce_in(&mut self, partition: i32, events: &[Value]) {
         let records = events.iter().map(|event| orders::record(event).in_partition(partition)).collect();
         let coordinates = self.kafka.produce(&self.topic, records).await;
         let pairs = events.iter().zip(coordinates);
         self.produced.extend(pairs.map(|(event, coordinates)| orders::produced(event, coordinates)));
+    }
+
+    /// Produces as many of these events into each partition as into any other: without a key the client fills one after another.
+    pub async fn produce_evenly(&mut self, events: &[Value]) {
+        let partitions = self.kafka.end_offsets(&self.topic).await.len();
+        for (partition, share) in (0..).zip(events.chunks(events.len().div_ceil(partitions))) {
+            self.produce_in(partition, share).await;
+        }
     }
 
     /// Waits until the group has committed every record of the topic.
@@ -74,6 +84,51 @@ impl World {
             if ends.iter().all(is_there) { Ok(()) } else { Err(format!("committed {committed:?} of {ends:?}")) }
         })
         .await;
+    }
+
+    /// Process ids of the owners by partition, as Postgres has them. A partition that nobody ever owned is missing.
+    pub async fn owners(&self) -> BTreeMap<Partition, u32> {
+        let statement = "SELECT kpartition, owner FROM partition_epochs WHERE consumer_group = $1 AND topic = $2";
+        let rows: Vec<(i32, String)> =
+            sqlx::query_as(statement).bind(&self.group).bind(&self.topic).fetch_all(&self.database.pool).await.unwrap();
+        // Host or instance, process, and a number of its start.
+        let pid = |owner: &str| owner.rsplit('/').nth(1).unwrap().parse().unwrap();
+        rows.into_iter().map(|(partition, owner)| (Partition(partition), pid(&owner))).collect()
+    }
+
+    /// Waits until each of the workers owns as many partitions as the others, and no other process owns any.
+    pub async fn shared_equally(&self, workers: &[&Worker]) {
+        let ends = self.kafka.end_offsets(&self.topic).await;
+        wait_until("the workers share the partitions", EVENTUALLY, async || {
+            let owners = self.owners().await;
+            let has_its_share = |worker: &&Worker| {
+                owners.values().filter(|owner| **owner == worker.pid()).count() == ends.len() / workers.len()
+            };
+            if workers.iter().all(has_its_share) { Ok(()) } else { Err(format!("{owners:?}")) }
+        })
+        .await;
+    }
+
+    /// Orders by their state in the ledger: `c` is claimed, `d` is done.
+    pub async fn orders_in_state(&self, state: &str) -> BTreeSet<String> {
+        let statement = "SELECT order_id FROM processed_orders WHERE consumer_group = $1 AND state = $2";
+        let rows: Vec<String> =
+            sqlx::query_scalar(statement).bind(&self.group).bind(state).fetch_all(&self.database.pool).await.unwrap();
+        rows.into_iter().collect()
+    }
+
+    /// I1: every record below a committed offset is settled in the ledger. A row that is settled stays so: the offsets are
+    /// read first, and the answer holds whatever runs meanwhile.
+    pub async fn assert_no_commit_passes_an_unfinished_record(&self) {
+        let committed = self.kafka.committed_offsets(&self.group, &self.topic).await;
+        let (done, dead) = tokio::join!(self.orders_in_state("d"), self.orders_in_state("x"));
+        let passed = self.produced.iter().filter(|event| {
+            let at = event.coordinates;
+            committed.get(&at.partition).is_some_and(|committed| at.offset < *committed)
+        });
+        let unfinished: Vec<_> =
+            passed.filter(|event| !done.contains(&event.order_id) && !dead.contains(&event.order_id)).collect();
+        assert!(unfinished.is_empty(), "committed {committed:?}, but these are not settled: {unfinished:?}");
     }
 
     /// What became of the events that were produced.

@@ -17,7 +17,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::support::headers;
-use crate::support::wait::{SOON, blocking, wait_until};
+use crate::support::wait::{EVENTUALLY, SOON, blocking, wait_until};
 
 /// A Kafka cluster, ours or not.
 #[derive(Clone, Debug)]
@@ -147,14 +147,17 @@ impl Kafka {
         .await
     }
 
-    /// Commits offset 0 of every partition for a group that has no members, so that it reads all again.
-    pub async fn rewind(&self, group: &str, topic: &str) {
+    /// Moves the group to this offset in every partition of the topic, once it has no members.
+    pub async fn rewind(&self, group: &str, topic: &str, offset: Offset) {
         let config = self.config(&[("group.id", group), ("enable.auto.commit", "false")]);
-        let topic = topic.to_owned();
-        blocking(move || {
-            let consumer: BaseConsumer = config.create().unwrap();
-            let list = all_partitions(&consumer, &topic, KafkaOffset::Offset(0)).unwrap();
-            consumer.commit(&list, CommitMode::Sync).unwrap();
+        wait_until("the group lets itself be moved", EVENTUALLY, async || {
+            let (config, topic) = (config.clone(), topic.to_owned());
+            let moved = blocking(move || {
+                let consumer: BaseConsumer = config.create()?;
+                let list = all_partitions(&consumer, &topic, KafkaOffset::Offset(offset.0))?;
+                consumer.commit(&list, CommitMode::Sync)
+            });
+            moved.await.map_err(|error| error.to_string())
         })
         .await;
     }

@@ -1,0 +1,63 @@
+//! A worker that stood still and does not know it.
+
+use std::time::Duration;
+
+use crate::support::gateway::Answer;
+use crate::support::wait::{SOON, wait_until};
+use crate::support::{World, orders};
+
+const CONCURRENT: u16 = 8;
+const ORDERS: u64 = 1_000;
+
+#[tokio::test]
+async fn a_worker_frozen_for_longer_than_its_session_starts_nothing_of_the_partitions_it_lost() {
+    let mut world = World::with_partitions(4).await;
+    let setup = world
+        .worker()
+        .with("HERALD_KAFKA__SESSION_TIMEOUT", "6s")
+        .with("HERALD_DELIVERY__MAX_CONCURRENT", &CONCURRENT.to_string())
+        .with("HERALD_WEBHOOK__TIMEOUT", "2m");
+    let (mut frozen, peer) = tokio::join!(setup.start(), setup.start());
+    world.shared_equally(&[&frozen, &peer]).await;
+    world.gateway.answer(Answer::ok().after(Duration::from_secs(8)));
+    let events: Vec<_> = (0..ORDERS).map(orders::created).collect();
+    world.produce_evenly(&events).await;
+    // Both have begun as many as they may, hold more that is claimed, and wait for answers.
+    wait_for_requests(&world, 2 * usize::from(CONCURRENT)).await;
+    frozen.sigstop();
+    assert_eq!(world.gateway.accepted(), 0, "the answers are pending");
+    world.gateway.answer(Answer::ok());
+    world.all_committed().await;
+    world.assert_no_commit_passes_an_unfinished_record().await;
+    let asked = world.gateway.requests().len();
+    frozen.sigcont();
+
+    // What was under way is a fact, the rest is another's.
+    frozen.wait_for_metric("herald_records_in_flight", &[], 0.0).await;
+    let metrics = frozen.metrics().await;
+    assert!(metrics.sum("herald_process_freezes_total", &[]) >= 1.0, "{}", frozen.log());
+    assert!(metrics.sum("herald_records_handed_back_total", &[]) > 0.0, "it held what it had not begun");
+    world.shared_equally(&[&frozen, &peer]).await;
+    assert_eq!(world.gateway.requests().len(), asked, "nothing was started after the freeze");
+    frozen.wait_for_metric("herald_records_total", &[("outcome", "notified")], CONCURRENT.into()).await;
+    let verdict = world.verdict();
+    assert!(verdict.lost.is_empty() && verdict.unstable_keys.is_empty(), "{verdict:?}");
+    assert_eq!(verdict.repeated.len(), usize::from(CONCURRENT), "only what was under way in the frozen worker");
+
+    let more: Vec<_> = (ORDERS..ORDERS + 200).map(orders::created).collect();
+    world.produce(&more).await;
+    world.all_committed().await;
+    world.assert_no_commit_passes_an_unfinished_record().await;
+    assert_eq!(world.gateway.requests().len(), asked + more.len());
+    for worker in [&frozen, &peer] {
+        worker.assert_accounting_closes().await;
+    }
+}
+
+async fn wait_for_requests(world: &World, expected: usize) {
+    wait_until(&format!("{expected} requests are at the gateway"), SOON, async || {
+        let asked = world.gateway.requests().len();
+        if asked >= expected { Ok(()) } else { Err(format!("{asked} requests")) }
+    })
+    .await;
+}
