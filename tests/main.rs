@@ -16,6 +16,7 @@
 )]
 
 mod answers;
+mod back_pressure;
 mod architecture;
 mod configuration;
 mod crash;
