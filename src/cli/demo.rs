@@ -20,7 +20,7 @@ pub(super) struct DemoArguments {
     /// Orders that are to be notified
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(50..=1_000_000))]
     orders: u64,
-    /// End after the account instead of staying up
+    /// End after the account instead of staying up; implied where the output is no terminal
     #[arg(long)]
     exit: bool,
     /// The account as one JSON object; the story goes to standard error
@@ -124,7 +124,7 @@ async fn end(
         let path = directory.path().join("report.json");
         fs::write(&path, &json).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    if !arguments.exit {
+    if !arguments.exit && screen.is_live() {
         screen.say(&report.places());
         interrupts.next().await;
     }

@@ -50,6 +50,11 @@ impl Screen {
         self.style
     }
 
+    /// Whether it is a terminal, where somebody looks on.
+    pub fn is_live(&self) -> bool {
+        matches!(self.kind, Kind::Live(_))
+    }
+
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
