@@ -91,7 +91,7 @@ async fn a_delivery_that_outlasts_the_drain_is_done_by_the_next_worker_with_the_
 async fn a_retry_that_waits_at_sigterm_is_left_to_the_next_worker_at_once() {
     let mut world = World::with_partitions(1).await;
     world.produce(&[orders::created(1), orders::created(2)]).await;
-    world.gateway.answer_order("1", [Answer::status(503).retry_after("60")]);
+    world.gateway.answer_order("1", [Answer::status(503).retry_after("20")]);
     let mut worker = world.worker().start().await;
     worker.wait_for_metric("herald_retries_scheduled_total", &[("where", "lane")], 1.0).await;
     worker.wait_for_metric("herald_records_total", &[("outcome", "notified")], 1.0).await;

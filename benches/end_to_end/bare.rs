@@ -69,5 +69,6 @@ fn settlement(claim: &Claim) -> Settlement {
         fingerprint: claim.fingerprint,
         coordinates: claim.coordinates,
         epoch: claim.epoch,
+        was_parked: false,
     }
 }

@@ -24,6 +24,7 @@ pub struct Settings {
     pub delivery: Delivery,
     pub ordering: Ordering,
     pub retry: Retry,
+    pub breaker: Breaker,
     pub ledger: Ledger,
     pub dead_letters: DeadLetters,
     pub limits: Limits,
@@ -127,6 +128,34 @@ pub struct Retry {
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1ms", "x-maximum" = "1d"))]
     pub max_backoff: Duration,
+    /// A record that has to wait longer than this is parked in the database: its partition moves on, later records of its key
+    /// wait behind it.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1ms", "x-maximum" = "1h"))]
+    pub park_after: Duration,
+}
+
+/// When the channel counts as away: deliveries stop, partitions pause, and one record after another tries whether it is back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Breaker {
+    /// Deliveries in a row that find the channel away.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub outages: u32,
+    /// Different keys whose deliveries fail within a minute, at least; together with `failing_percent`.
+    #[schemars(range(min = 2, max = 100))]
+    pub failing_keys: usize,
+    /// Their share of all keys that were delivered within a minute, in percent.
+    #[schemars(range(min = 1, max = 100))]
+    pub failing_percent: usize,
+    /// The wait before the first try; it doubles with each further one.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "10ms", "x-maximum" = "1h"))]
+    pub initial_wait: Duration,
+    /// The longest wait between two tries.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "10ms", "x-maximum" = "1h"))]
+    pub max_wait: Duration,
 }
 
 /// The table of processed orders.
@@ -162,6 +191,9 @@ pub struct Limits {
     #[serde(with = "size")]
     #[schemars(with = "String", extend("x-kind" = "size", "x-minimum" = "1MiB", "x-maximum" = "64GiB"))]
     pub bytes: usize,
+    /// Records parked in the database at most, of the partitions of one worker.
+    #[schemars(range(min = 1_000, max = 1_000_000_000))]
+    pub parked_records: u64,
 }
 
 /// The admin server: health and metrics.
@@ -231,7 +263,24 @@ impl Default for Ordering {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { max_attempts: 8, initial_backoff: Duration::from_millis(500), max_backoff: Duration::from_secs(30) }
+        Self {
+            max_attempts: 10,
+            initial_backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_mins(5),
+            park_after: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            outages: 5,
+            failing_keys: 10,
+            failing_percent: 50,
+            initial_wait: Duration::from_secs(1),
+            max_wait: Duration::from_secs(30),
+        }
     }
 }
 
@@ -249,7 +298,7 @@ impl Default for DeadLetters {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { records: 20_000, bytes: 64 * 1024 * 1024 }
+        Self { records: 20_000, bytes: 64 * 1024 * 1024, parked_records: 1_000_000 }
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn clashes(settings: &Settings, purpose: Purpose) -> Vec<Clash> {
         session_timeout(settings),
         drain_timeout(settings),
         backoff(settings),
+        breaker_waits(settings),
         held_records(settings),
     ]
     .into_iter()
@@ -96,6 +97,16 @@ fn backoff(settings: &Settings) -> Option<Clash> {
         key: "retry.initial_backoff",
         what: format!("\"{}\" is above retry.max_backoff", duration::render(initial)),
         against: Some(("retry.max_backoff", format!("\"{}\"", duration::render(max)))),
+        allowed: format!("at most \"{}\"", duration::render(max)),
+    })
+}
+
+fn breaker_waits(settings: &Settings) -> Option<Clash> {
+    let (initial, max) = (settings.breaker.initial_wait, settings.breaker.max_wait);
+    (initial > max).then(|| Clash {
+        key: "breaker.initial_wait",
+        what: format!("\"{}\" is above breaker.max_wait", duration::render(initial)),
+        against: Some(("breaker.max_wait", format!("\"{}\"", duration::render(max)))),
         allowed: format!("at most \"{}\"", duration::render(max)),
     })
 }

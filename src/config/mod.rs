@@ -35,8 +35,8 @@ mod units;
 mod value;
 
 pub use areas::{
-    ChannelKind, Database, DeadLetters, Delivery, Http, Ledger, Limits, LogFormat, Notification, Ordering, OrderingKey,
-    Retry, Settings, Telemetry, Webhook,
+    Breaker, ChannelKind, Database, DeadLetters, Delivery, Http, Ledger, Limits, LogFormat, Notification, Ordering,
+    OrderingKey, Retry, Settings, Telemetry, Webhook,
 };
 pub use checks::Purpose;
 pub use docs::{example, markdown};

@@ -165,8 +165,8 @@ fn keys_that_do_not_go_together_are_told_with_both_values() {
         "dead_letters.topic: \"order_events\" is the topic that is consumed\n  set in   herald.toml:2\n  against  kafka.topic = \"order_events\", default\n  allowed  another topic, for example \"order_events.dlq\"",
     );
     check_file(
-        "[retry]\ninitial_backoff = '1m'",
-        "retry.initial_backoff: \"1m\" is above retry.max_backoff\n  set in   herald.toml:2\n  against  retry.max_backoff = \"30s\", default\n  allowed  at most \"30s\"",
+        "[retry]\ninitial_backoff = '10m'",
+        "retry.initial_backoff: \"10m\" is above retry.max_backoff\n  set in   herald.toml:2\n  against  retry.max_backoff = \"5m\", default\n  allowed  at most \"5m\"",
     );
     check_file(
         "[kafka]\nsession_timeout = '6m'",

@@ -82,6 +82,12 @@ impl BatchQueue {
         self.len() == 0
     }
 
+    /// The last batch found Postgres away, and none has succeeded since.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
     /// When a held batch may be sent.
     #[must_use]
     pub fn wake_at(&self) -> Option<Now> {

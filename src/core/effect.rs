@@ -6,16 +6,24 @@ use std::time::Duration;
 use super::event::{Fingerprint, Identity, OrderEvent};
 use super::failure::Reason;
 use super::input::{Holder, Ticket};
+use super::key::LaneKey;
 use super::record::{Coordinates, Epoch, Offset, Partition, Record, Session, Timestamp};
 
 #[derive(Debug)]
 pub enum Effect {
     /// Take these identities in the ledger, in one statement. Answered by `Claimed` or `LedgerFailed`.
     Claim(Vec<Claim>),
+    /// Leave these claims, which nobody has begun to deliver, to any copy of their identity. Answered by `Yielded` or `LedgerFailed`.
+    Yield(Vec<Settlement>),
     /// Write these as notified, in one statement. Answered by `Settled` or `LedgerFailed`.
     Done(Vec<Settlement>),
+    /// Park these, in one statement. Answered by `Parked` or `LedgerFailed`.
+    Park(Vec<Parking>),
     /// Write these dead letters, in one statement. Answered by `Buried` or `LedgerFailed`.
     Dead(Vec<DeadLetter>),
+    /// Read the first parked records of these keys, as far as their epochs are current. Answered by `ParkedLoaded` or
+    /// `LedgerFailed`.
+    LoadParked(Vec<ParkedKey>),
     /// Start one delivery. Answered by `Delivered`.
     Deliver(Delivery),
     /// End a running delivery without an answer; nothing is expected back.
@@ -26,7 +34,7 @@ pub enum Effect {
     ConfirmEpochs { freeze: u64, partitions: Vec<Partition> },
     /// Everything below `offset` has custody elsewhere.
     StoreOffset { partition: Partition, session: Session, offset: Offset },
-    /// Stop fetching, all partitions: the limits are reached.
+    /// Stop fetching, all partitions.
     Pause,
     /// Fetch again.
     Resume,
@@ -53,7 +61,7 @@ pub struct Claim {
     pub seize_from: Option<Holder>,
 }
 
-/// One row to settle as done. No two of a batch have the same identity.
+/// One row to settle as done, or whose claim is to be yielded. No two of a batch have the same identity.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     pub ticket: Ticket,
@@ -61,6 +69,30 @@ pub struct Settlement {
     pub fingerprint: Fingerprint,
     pub coordinates: Coordinates,
     pub epoch: Epoch,
+    /// The record came out of `parked_events`, and has a row there.
+    pub was_parked: bool,
+}
+
+/// One record to park, or to park again. No two of a batch have the same identity.
+#[derive(Clone, Debug)]
+pub struct Parking {
+    pub settlement: Settlement,
+    pub key: LaneKey,
+    pub attempts: u32,
+    /// How long until it is tried again: the database knows the time.
+    pub wait: Duration,
+    pub first_failed_ago: Duration,
+    /// Of the last failure; absent for a record that only waits behind others of its key.
+    pub error: Option<String>,
+    pub record: Record,
+}
+
+/// A key of one partition whose parked records are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParkedKey {
+    pub partition: Partition,
+    pub epoch: Epoch,
+    pub key: LaneKey,
 }
 
 /// One dead letter to write. No two of a batch have the same identity.
@@ -117,6 +149,26 @@ pub enum ClaimResult {
     Fenced,
 }
 
+/// Where a record waits for its next attempt: the label of `retries_scheduled_total{where}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WaitingPlace {
+    Lane,
+    Parked,
+}
+
+/// Why nothing is fetched: the label of `consumer_paused_partitions{cause}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PauseCause {
+    /// As many records or bytes are held as may be.
+    Backpressure,
+    /// The channel is not available.
+    Breaker,
+    /// Postgres is not available.
+    Ledger,
+    /// As many records are parked as may be.
+    ParkedLimit,
+}
+
 #[derive(Clone, Debug)]
 pub enum Report {
     Ended {
@@ -125,6 +177,16 @@ pub enum Report {
         timestamp: Option<Timestamp>,
         /// From polled to ended.
         duration: Duration,
+    },
+    /// A record out of `parked_events` ended.
+    ParkedEnded {
+        outcome: Outcome,
+        coordinates: Coordinates,
+        timestamp: Option<Timestamp>,
+    },
+    /// Parked records that somebody else had settled.
+    ParkedRemoved {
+        count: u64,
     },
     Buried {
         coordinates: Coordinates,
@@ -148,8 +210,18 @@ pub enum Report {
         order_id: Arc<str>,
         attempt: u32,
         wait: Duration,
+        place: WaitingPlace,
         error: String,
     },
+    /// All attempts are spent, and nothing shows that the channel works for others: the record stays parked.
+    ExhaustedWithoutEvidence {
+        coordinates: Coordinates,
+        order_id: Arc<str>,
+    },
+    BreakerOpened {
+        error: String,
+    },
+    BreakerClosed,
     /// The channel is not available: the record waits and no attempt was spent.
     DeliveryHeld {
         coordinates: Coordinates,
@@ -208,6 +280,32 @@ impl ClaimResult {
             Self::Duplicate => "duplicate",
             Self::Conflict => "conflict",
             Self::Fenced => "fenced",
+        }
+    }
+}
+
+impl WaitingPlace {
+    pub const ALL: [Self; 2] = [Self::Lane, Self::Parked];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lane => "lane",
+            Self::Parked => "parked",
+        }
+    }
+}
+
+impl PauseCause {
+    pub const ALL: [Self; 4] = [Self::Backpressure, Self::Breaker, Self::Ledger, Self::ParkedLimit];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Backpressure => "backpressure",
+            Self::Breaker => "breaker",
+            Self::Ledger => "ledger",
+            Self::ParkedLimit => "parked_limit",
         }
     }
 }

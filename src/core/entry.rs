@@ -13,10 +13,12 @@ use super::watermark::Sequence;
 pub(super) struct Entry {
     pub(super) record: Record,
     pub(super) epoch: Epoch,
-    pub(super) sequence: Sequence,
+    pub(super) origin: Origin,
     pub(super) identity: Identity,
     pub(super) fingerprint: Fingerprint,
-    /// Absent for poison and for records that nothing orders.
+    /// What failures and successes are told apart by: that of the lane, or one of its own.
+    pub(super) key: LaneKey,
+    /// Absent for poison, for records that nothing orders, and for those that have left their lane or came out of the table.
     pub(super) lane: Option<LaneKey>,
     /// Absent for poison.
     pub(super) event: Option<Arc<OrderEvent>>,
@@ -29,10 +31,23 @@ pub(super) struct Entry {
     pub(super) attempts: u32,
     /// Failures that spent nothing, in a row.
     pub(super) outages: u32,
+    /// When the last attempt began.
+    pub(super) started_at: Now,
     pub(super) failed_at: Option<FailedAt>,
+    pub(super) parking: Option<ParkingPlan>,
     pub(super) burial: Option<Burial>,
     pub(super) busy: Option<Busy>,
     pub(super) seize_from: Option<Holder>,
+}
+
+/// Where a record came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Polled {
+        sequence: Sequence,
+    },
+    /// Out of `parked_events`, where it stays until it has ended.
+    Parked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +64,8 @@ pub(super) enum Stage {
     Behind,
     /// Ours; waits for its turn in the lane.
     Claimed,
+    /// Ours still; left to any copy, since the first of its lane waits for another copy.
+    Yielding,
     /// At the head of its lane; waits for a free delivery.
     Ready,
     Delivering,
@@ -58,8 +75,18 @@ pub(super) enum Stage {
     },
     /// Notified; in the queue of settlements, or under way.
     Settling,
+    /// Its retry is far away, or it waits behind such a one; in the queue of those to park, or under way.
+    Parking,
     /// Given up on; in the queue of dead letters, or under way.
     Burying,
+}
+
+/// How a record is parked.
+#[derive(Clone, Debug)]
+pub(super) struct ParkingPlan {
+    pub(super) key: LaneKey,
+    pub(super) due: Now,
+    pub(super) error: Option<String>,
 }
 
 /// Why a record is given up on.
@@ -87,6 +114,10 @@ pub(super) struct Busy {
 impl Entry {
     pub(super) fn partition(&self) -> Partition {
         self.record.coordinates.partition
+    }
+
+    pub(super) fn is_parked(&self) -> bool {
+        self.origin == Origin::Parked
     }
 
     pub(super) fn note_failure(&mut self, now: Now) {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::Fingerprint;
+use super::event::{Fingerprint, Identity};
 use super::failure::{DeliveryFailure, LedgerFailure};
+use super::key::LaneKey;
 use super::record::{Coordinates, Epoch, Offset, Partition, Record, Session};
 
 /// Time since the process started. A plain duration, so that a test can make one.
@@ -16,8 +17,8 @@ pub struct Ticket(pub u64);
 
 #[derive(Debug)]
 pub enum Input {
-    /// Kafka assigned the partition and Postgres raised its epoch; records from `start` on will be polled.
-    Assigned { partition: Partition, session: Session, epoch: Epoch, start: Offset },
+    /// Kafka assigned the partition, Postgres raised its epoch and told what is parked; records from `start` on will be polled.
+    Assigned { partition: Partition, session: Session, epoch: Epoch, start: Offset, parked: Vec<ParkedLane> },
     /// Kafka wants the partitions back; deliveries that run may end until `deadline`.
     Revoking { partitions: Vec<Partition>, deadline: Now },
     /// The partitions already belong to somebody else.
@@ -26,10 +27,16 @@ pub enum Input {
     Polled { partition: Partition, session: Session, records: Vec<Record> },
     /// What the claims of one batch found. A ticket that is missing was fenced.
     Claimed { found: Vec<(Ticket, LedgerRow)> },
+    /// Whoever holds a copy may take the claims of the batch of `Yield`.
+    Yielded,
     /// All rows of the batch of `Done` are durable.
     Settled,
     /// The dead letters of one batch that are durable. A ticket that is missing was fenced, or was dead already.
     Buried { buried: Vec<Ticket> },
+    /// The parked records of one batch that are durable. A ticket that is missing was fenced, or was settled otherwise.
+    Parked { parked: Vec<Ticket> },
+    /// What is parked under the keys that were asked for. A key that is missing was fenced.
+    ParkedLoaded { lanes: Vec<LoadedLane> },
     /// The statement of the batch under way for this operation failed as a whole.
     LedgerFailed { operation: Operation, failure: LedgerFailure },
     /// Deliveries ended.
@@ -48,8 +55,41 @@ pub enum Input {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     Claim,
+    Yield,
     Done,
+    Park,
     Dead,
+    LoadParked,
+}
+
+/// A key of which records are parked when a session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParkedLane {
+    pub key: LaneKey,
+    /// The time until its first record is due.
+    pub due_in: Duration,
+    pub rows: u64,
+}
+
+/// The first parked records of a key, in offset order.
+#[derive(Debug)]
+pub struct LoadedLane {
+    pub partition: Partition,
+    pub key: LaneKey,
+    pub rows: Vec<ParkedRow>,
+    /// No others are parked behind these.
+    pub is_all: bool,
+    /// Rows that were found settled by somebody else, and removed.
+    pub removed: u64,
+}
+
+/// A record out of `parked_events`.
+#[derive(Clone, Debug)]
+pub struct ParkedRow {
+    pub identity: Identity,
+    pub record: Record,
+    pub attempts: u32,
+    pub first_failed_ago: Duration,
 }
 
 /// The ledger's row of an identity, as it is after a claim.

@@ -14,6 +14,9 @@ pub mod effect;
 pub mod invariants;
 
 pub mod retry;
+pub mod breaker;
+pub mod evidence;
+pub mod parked;
 pub mod watermark;
 pub mod batch;
 pub mod claim;

@@ -1,9 +1,10 @@
 //! One session of one partition: its watermark and its lanes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::input::{Now, Ticket};
 use super::key::LaneKey;
+use super::parked::ParkedLanes;
 use super::record::{Epoch, Offset, Session};
 use super::watermark::Watermark;
 
@@ -17,8 +18,11 @@ pub(super) struct PartitionState {
     pub(super) phase: Phase,
     /// Records of this session whose delivery runs.
     pub(super) delivering: usize,
-    /// Records of this session that wait for a settlement or a burial.
+    /// Records of this session that wait to be settled, parked or buried.
     pub(super) settling: usize,
+    pub(super) parked: ParkedLanes,
+    /// Keys of which a record was exhausted: those behind it get one attempt each until one succeeds.
+    exhausted: HashSet<LaneKey>,
     lanes: HashMap<LaneKey, VecDeque<Ticket>>,
 }
 
@@ -32,7 +36,7 @@ pub(super) enum Phase {
 }
 
 impl PartitionState {
-    pub(super) fn new(session: Session, epoch: Epoch, start: Offset) -> Self {
+    pub(super) fn new(session: Session, epoch: Epoch, start: Offset, parked: ParkedLanes) -> Self {
         Self {
             session,
             epoch,
@@ -41,6 +45,8 @@ impl PartitionState {
             phase: Phase::Active,
             delivering: 0,
             settling: 0,
+            parked,
+            exhausted: HashSet::new(),
             lanes: HashMap::new(),
         }
     }
@@ -54,8 +60,17 @@ impl PartitionState {
         self.delivering == 0 && self.settling == 0
     }
 
+    /// All records of this session that are in memory and have not ended.
+    pub(super) fn held(&self) -> impl Iterator<Item = Ticket> {
+        self.watermark.unfinished().chain(self.parked.in_memory())
+    }
+
     pub(super) fn join_lane(&mut self, lane: LaneKey, ticket: Ticket) {
         self.lanes.entry(lane).or_default().push_back(ticket);
+    }
+
+    pub(super) fn lane(&self, lane: LaneKey) -> impl Iterator<Item = Ticket> {
+        self.lanes.get(&lane).into_iter().flatten().copied()
     }
 
     pub(super) fn is_head(&self, lane: LaneKey, ticket: Ticket) -> bool {
@@ -73,7 +88,27 @@ impl PartitionState {
         let head = queue.front().copied();
         if head.is_none() {
             self.lanes.remove(&lane);
+            self.forget_exhausted(lane);
         }
         head
+    }
+
+    pub(super) fn note_exhausted(&mut self, key: LaneKey) {
+        self.exhausted.insert(key);
+    }
+
+    pub(super) fn note_success(&mut self, key: LaneKey) {
+        self.exhausted.remove(&key);
+    }
+
+    pub(super) fn is_exhausted(&self, key: LaneKey) -> bool {
+        self.exhausted.contains(&key)
+    }
+
+    /// A key that nothing is held or parked of is not remembered.
+    pub(super) fn forget_exhausted(&mut self, key: LaneKey) {
+        if !self.lanes.contains_key(&key) && !self.parked.is_blocked(key) {
+            self.exhausted.remove(&key);
+        }
     }
 }

@@ -1,11 +1,10 @@
 //! `dead_letters`: records given up on, and the outbox of the DLQ topic.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::ledger::{RowOf, Rows, Tickets};
 use super::pool::Postgres;
-use super::{stored_record, text};
+use super::{seconds, stored_record, text};
 use crate::core::dead_letter::{Letter, bug_fingerprint};
 use crate::core::effect::DeadLetter;
 use crate::core::failure::{LedgerFailure, Reason};
@@ -319,9 +318,4 @@ impl DeadLetterState {
 
 fn reason_from_name(name: &str) -> Option<Reason> {
     Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
-}
-
-/// Ten years at most: far beyond any retention, and no overflow of a timestamp.
-fn seconds(ago: Duration) -> f64 {
-    ago.min(Duration::from_hours(24 * 3_650)).as_secs_f64()
 }

@@ -54,6 +54,7 @@ impl Postgres {
                 WHERE CASE l.state
                       WHEN 'c' THEN (l.topic, l.kpartition, l.koffset)
                                   = (excluded.topic, excluded.kpartition, excluded.koffset)
+                                 OR l.epoch = 0
                                  OR (l.order_id, l.event_type, l.topic, l.kpartition, l.koffset) IN (TABLE seized)
                       WHEN 'x' THEN (l.topic, l.kpartition) <> (excluded.topic, excluded.kpartition)
                                  OR l.koffset < excluded.koffset
@@ -92,20 +93,49 @@ impl Postgres {
             .collect()
     }
 
-    /// Writes the identities as notified, whoever owns the partitions meanwhile, and resolves dead letters of theirs.
+    /// Leaves claims to any copy of their identity: an epoch of 0 is nobody's. A claim that is not ours any more stays as it is.
+    pub async fn yield_claims(&self, claims: &[Settlement]) -> Result<(), LedgerFailure> {
+        let rows = Rows::of(claims.iter().map(RowOf::from));
+        let mut lease = self.lease().await?;
+        let statement = sqlx::query!(
+            "WITH yielded AS MATERIALIZED (
+               SELECT l.order_id, l.event_type
+                 FROM unnest($3::text[], $4::text[], $5::integer[], $6::bigint[], $7::bigint[])
+                   AS i(order_id, event_type, kpartition, koffset, epoch)
+                 JOIN processed_orders l ON l.consumer_group = $1 AND l.order_id = i.order_id AND l.event_type = i.event_type
+                  AND l.state = 'c' AND l.topic = $2 AND l.kpartition = i.kpartition AND l.koffset = i.koffset
+                  AND l.epoch = i.epoch
+                ORDER BY l.order_id, l.event_type FOR UPDATE OF l)
+             UPDATE processed_orders l SET epoch = 0 FROM yielded y
+              WHERE l.consumer_group = $1 AND l.order_id = y.order_id AND l.event_type = y.event_type",
+            &*self.group,
+            &*self.topic,
+            rows.order_ids.as_slice() as _,
+            rows.event_types.as_slice() as _,
+            &rows.partitions,
+            &rows.offsets,
+            &rows.epochs,
+        );
+        let yielded = self.answer(statement.execute(&mut *lease)).await;
+        lease.end(yielded).await.map(drop)
+    }
+
+    /// Writes the identities as notified, whoever owns the partitions meanwhile; removes what is parked of them and resolves their
+    /// dead letters.
     ///
     /// No two settlements of a batch have the same identity. Settling may be repeated.
     pub async fn done(&self, settlements: &[Settlement]) -> Result<(), LedgerFailure> {
         let rows = Rows::of(settlements.iter().map(RowOf::from));
-        if self.settle_as_done(&rows).await? {
+        let parked = Rows::of(settlements.iter().filter(|settlement| settlement.was_parked).map(RowOf::from));
+        if self.settle_as_done(&rows, &parked).await? {
             // A dead letter was written while this statement waited for its row, too late for it to see.
-            self.settle_as_done(&rows).await?;
+            self.settle_as_done(&rows, &parked).await?;
         }
         Ok(())
     }
 
     /// Returns whether a row that had a dead letter found none to resolve.
-    async fn settle_as_done(&self, rows: &Rows<'_>) -> Result<bool, LedgerFailure> {
+    async fn settle_as_done(&self, rows: &Rows<'_>, parked: &Rows<'_>) -> Result<bool, LedgerFailure> {
         let mut lease = self.lease().await?;
         // The lateral subquery makes it one index search for each row with a dead letter, and none for all others; a plain
         // join lets the planner read all of dead_letters.
@@ -122,6 +152,13 @@ impl Postgres {
                    settled_at = excluded.settled_at
                WHERE l.state <> 'd' OR l.buried
                RETURNING l.order_id, l.event_type, l.buried),
+             unparked AS (
+               DELETE FROM parked_events WHERE ctid = ANY(ARRAY(
+                      SELECT parked.ctid FROM unnest($9::text[], $10::text[]) AS u(order_id, event_type)
+                       CROSS JOIN LATERAL (
+                             SELECT q.ctid FROM parked_events q
+                              WHERE q.consumer_group = $1 AND q.order_id = u.order_id AND q.event_type = u.event_type
+                             OFFSET 0) parked))),
              resolved AS (
                UPDATE dead_letters SET state = 'resolved', closed_at = clock_timestamp()
                 WHERE id = ANY(ARRAY(
@@ -141,6 +178,8 @@ impl Postgres {
             &rows.partitions,
             &rows.offsets,
             &rows.epochs,
+            parked.order_ids.as_slice() as _,
+            parked.event_types.as_slice() as _,
         );
         let missed = self.answer(statement.fetch_one(&mut *lease)).await;
         lease.end(missed).await

@@ -9,6 +9,7 @@ mod epochs;
 mod failure;
 mod ledger;
 mod migrations;
+mod parked;
 mod pool;
 mod preflight;
 mod prune;
@@ -17,5 +18,11 @@ mod text;
 
 pub use dead_letters::{DeadLetterCount, DeadLetterState, UnpublishedFacts};
 pub use migrations::MigrationError;
+pub use parked::ParkedFacts;
 pub use pool::{ConnectError, PoolFacts, Postgres};
 pub use preflight::PreflightFacts;
+
+/// Ten years at most: far beyond any retention, and no overflow of a timestamp.
+fn seconds(duration: std::time::Duration) -> f64 {
+    duration.min(std::time::Duration::from_hours(24 * 3_650)).as_secs_f64()
+}

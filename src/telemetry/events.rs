@@ -4,8 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{debug, error, info, warn};
 
-use super::labels::{PauseCause, RebalanceKind, Statement, StatementResult};
+use super::labels::{Dependency, RebalanceKind, Statement, StatementResult};
 use super::{Telemetry, gauge_value, unix_seconds};
+use crate::core::breaker::BreakerState;
+use crate::core::effect::PauseCause;
 use crate::core::failure::DeliveryFailure;
 use crate::core::record::Partition;
 
@@ -44,6 +46,14 @@ pub struct Drained {
 pub struct PausedPartitions {
     pub cause: PauseCause,
     pub count: usize,
+}
+
+/// What the worker cannot do without went away, or came back.
+#[derive(Clone, Copy, Debug)]
+pub struct DependencyChanged {
+    pub dependency: Dependency,
+    pub before: BreakerState,
+    pub after: BreakerState,
 }
 
 /// Kafka answered a commit.
@@ -152,6 +162,20 @@ impl PausedPartitions {
             .with_label_values(&[telemetry.topic.as_ref(), cause])
             .set(gauge_value(self.count));
         debug!(cause, count = self.count, "paused partitions");
+    }
+}
+
+impl DependencyChanged {
+    /// The log has it from who found out, with the error.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let dependency = self.dependency.as_str();
+        for state in BreakerState::ALL {
+            let is_in_it = i64::from(state == self.after);
+            telemetry.metrics.breaker_state.with_label_values(&[dependency, state.as_str()]).set(is_in_it);
+        }
+        if self.before == BreakerState::Closed && self.after != BreakerState::Closed {
+            telemetry.metrics.breaker_opened_total.with_label_values(&[dependency]).inc();
+        }
     }
 }
 

@@ -11,19 +11,21 @@ pub enum RebalanceKind {
     Lost,
 }
 
-/// Why partitions are not fetched: `consumer_paused_partitions{cause}`.
+/// What the worker cannot do without: `breaker_state{dependency}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PauseCause {
-    Backpressure,
-    Breaker,
-    Ledger,
-    ParkedLimit,
+pub enum Dependency {
+    /// What the channel sends to.
+    Gateway,
+    Postgres,
+    /// The DLQ topic.
+    Dlq,
 }
 
 /// A statement of the worker: `postgres_duration_seconds{operation}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Statement {
     Claim,
+    Yield,
     Start,
     Done,
     Park,
@@ -73,23 +75,23 @@ impl RebalanceKind {
     }
 }
 
-impl PauseCause {
-    pub const ALL: [Self; 4] = [Self::Backpressure, Self::Breaker, Self::Ledger, Self::ParkedLimit];
+impl Dependency {
+    pub const ALL: [Self; 3] = [Self::Gateway, Self::Postgres, Self::Dlq];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Backpressure => "backpressure",
-            Self::Breaker => "breaker",
-            Self::Ledger => "ledger",
-            Self::ParkedLimit => "parked_limit",
+            Self::Gateway => "gateway",
+            Self::Postgres => "postgres",
+            Self::Dlq => "dlq",
         }
     }
 }
 
 impl Statement {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Claim,
+        Self::Yield,
         Self::Start,
         Self::Done,
         Self::Park,
@@ -107,6 +109,7 @@ impl Statement {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Claim => "claim",
+            Self::Yield => "yield",
             Self::Start => "start",
             Self::Done => "done",
             Self::Park => "park",
@@ -125,7 +128,7 @@ impl Statement {
     #[must_use]
     pub fn writes_ledger(self) -> bool {
         match self {
-            Self::Claim | Self::Start | Self::Done | Self::Park | Self::Dead => true,
+            Self::Claim | Self::Yield | Self::Start | Self::Done | Self::Park | Self::Dead => true,
             Self::RaiseEpoch
             | Self::ConfirmEpochs
             | Self::InspectHolder

@@ -3,9 +3,10 @@
 use prometheus::core::{MetricVec, MetricVecBuilder};
 
 use super::Subject;
-use super::labels::{PauseCause, Queue, RebalanceKind, Statement, StatementResult};
+use super::labels::{Dependency, Queue, RebalanceKind, Statement, StatementResult};
 use super::metrics::Metrics;
-use crate::core::effect::{ClaimResult, Outcome};
+use crate::core::breaker::BreakerState;
+use crate::core::effect::{ClaimResult, Outcome, PauseCause, WaitingPlace};
 use crate::core::failure::Reason;
 use crate::core::invariants::Invariant;
 use crate::kafka::consumer::ERROR_CLASSES;
@@ -13,12 +14,9 @@ use crate::kafka::consumer::ERROR_CLASSES;
 // Values that no enum of the code holds, or not yet all of them.
 const ATTEMPT_RESULTS: [&str; 5] = ["ok", "transient", "unknown", "permanent", "outage"];
 const PARKED_OUTCOMES: [&str; 3] = ["notified", "duplicate", "dead_lettered"];
-const WAITING_PLACES: [&str; 2] = ["lane", "parked"];
 const COMMIT_RESULTS: [&str; 2] = ["ok", "error"];
 const POOL_STATES: [&str; 2] = ["used", "idle"];
 const PARKED_KINDS: [&str; 2] = ["retry", "replay"];
-const DEPENDENCIES: [&str; 3] = ["gateway", "postgres", "dlq"];
-const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 const LETTER_STATES: [&str; 5] = ["open", "replaying", "quarantined", "discarded", "resolved"];
 const REPLAY_RESULTS: [&str; 4] = ["notified", "duplicate", "dead_lettered", "refused"];
 const REPLAY_STATES: [&str; 5] = ["running", "paused", "stopped", "cancelled", "done"];
@@ -49,7 +47,7 @@ fn present_records(metrics: &Metrics, subject: Subject<'_>) {
     present(&metrics.event_age_seconds, &[&topic]);
     present(&metrics.attempts_total, &[&channel, &ATTEMPT_RESULTS]);
     present(&metrics.attempt_duration_seconds, &[&channel, &ATTEMPT_RESULTS]);
-    present(&metrics.retries_scheduled_total, &[&WAITING_PLACES]);
+    present(&metrics.retries_scheduled_total, &[&WaitingPlace::ALL.map(WaitingPlace::as_str)]);
     present(&metrics.deliveries_held_total, &[&channel]);
     present(&metrics.claims_total, &[&ClaimResult::ALL.map(ClaimResult::as_str)]);
 }
@@ -81,9 +79,10 @@ fn present_postgres(metrics: &Metrics) {
 
 fn present_parking(metrics: &Metrics) {
     present(&metrics.parked_records, &[&PARKED_KINDS]);
-    present(&metrics.breaker_state, &[&DEPENDENCIES, &BREAKER_STATES]);
-    present(&metrics.breaker_opened_total, &[&DEPENDENCIES]);
-    for dependency in DEPENDENCIES {
+    let dependencies = Dependency::ALL.map(Dependency::as_str);
+    present(&metrics.breaker_state, &[&dependencies, &BreakerState::ALL.map(BreakerState::as_str)]);
+    present(&metrics.breaker_opened_total, &[&dependencies]);
+    for dependency in dependencies {
         metrics.breaker_state.with_label_values(&[dependency, "closed"]).set(1);
     }
 }

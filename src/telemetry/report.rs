@@ -27,17 +27,28 @@ impl Telemetry {
                     series.age.observe(age(*timestamp).as_secs_f64());
                 }
             }
+            Report::ParkedEnded { outcome, timestamp, .. } => {
+                metrics.parked_settled_total.with_label_values(&[topic, outcome.as_str()]).inc();
+                if let (Outcome::Notified, Some(timestamp)) = (outcome, timestamp) {
+                    series.age.observe(age(*timestamp).as_secs_f64());
+                }
+            }
+            Report::ParkedRemoved { count } => {
+                let labels = [topic, Outcome::Duplicate.as_str()];
+                metrics.parked_settled_total.with_label_values(&labels).inc_by(*count);
+            }
             Report::Buried { reason, .. } => {
                 metrics.dead_letters_total.with_label_values(&[topic, reason.as_str()]).inc();
             }
-            // The record's own outcome is counted when it ends.
-            Report::IgnoredEventType { .. } => {}
+            // The record's own outcome is counted when it ends; the state of the breaker is a gauge.
+            Report::IgnoredEventType { .. } | Report::BreakerOpened { .. } | Report::BreakerClosed => {}
             Report::HandedBack { count, .. } => {
                 series.handed_back.inc_by(*count);
                 series.in_flight.sub(super::gauge_value(*count));
             }
             Report::Claimed(result) => series.claim(*result).inc(),
-            Report::RetryScheduled { .. } => series.retries_in_lane.inc(),
+            Report::RetryScheduled { place, .. } => series.retries(*place).inc(),
+            Report::ExhaustedWithoutEvidence { .. } => metrics.exhausted_without_evidence_total.inc(),
             Report::DeliveryHeld { .. } => {
                 metrics.deliveries_held_total.with_label_values(&[self.channel.as_ref()]).inc();
             }
@@ -60,7 +71,10 @@ impl Telemetry {
                 topic, partition = at.partition.0, offset = at.offset.0,
                 outcome = outcome.as_str(), ?duration, "record ended"
             ),
-            Report::Claimed(_) => {}
+            Report::ParkedEnded { outcome, coordinates: at, .. } => debug!(
+                topic, partition = at.partition.0, offset = at.offset.0, outcome = outcome.as_str(), "parked record ended"
+            ),
+            Report::Claimed(_) | Report::ParkedRemoved { .. } => {}
             Report::Buried { coordinates: at, order_id, reason, attempts, error } => error!(
                 topic, partition = at.partition.0, offset = at.offset.0,
                 order_id = order_id.as_ref(), attempt = attempts, %reason, error, "dead letter: see herald dlq list"
@@ -73,9 +87,9 @@ impl Telemetry {
             Report::HandedBack { partition, count } => info!(
                 topic, partition = partition.0, count, "unfinished records left to the next owner"
             ),
-            Report::RetryScheduled { coordinates: at, order_id, attempt, wait, error } => warn!(
+            Report::RetryScheduled { coordinates: at, order_id, attempt, wait, place, error } => warn!(
                 topic, partition = at.partition.0, offset = at.offset.0,
-                order_id = order_id.as_ref(), attempt, ?wait, error, "delivery failed: tried again later"
+                order_id = order_id.as_ref(), attempt, ?wait, place = place.as_str(), error, "delivery failed: tried again later"
             ),
             Report::DeliveryHeld { coordinates: at, order_id, wait, error } => {
                 if let Some(suppressed) = self.admit("delivery held") {
@@ -85,6 +99,14 @@ impl Telemetry {
                     );
                 }
             }
+            Report::ExhaustedWithoutEvidence { coordinates: at, order_id } => warn!(
+                topic, partition = at.partition.0, offset = at.offset.0, order_id = order_id.as_ref(),
+                "all attempts are spent, but nothing shows that the channel works for others: the record stays parked"
+            ),
+            Report::BreakerOpened { error } => error!(
+                error, "channel is away: deliveries stop, partitions pause, one record after another tries whether it is back"
+            ),
+            Report::BreakerClosed => info!("channel is back: deliveries go on"),
             Report::LedgerHeld { wait, error } => {
                 if let Some(suppressed) = self.admit("ledger held") {
                     error!(?wait, error, suppressed, "Postgres is not available: the ledger is held, nothing is lost");

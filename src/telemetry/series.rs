@@ -4,7 +4,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::Subject;
 use super::metrics::Metrics;
-use crate::core::effect::{ClaimResult, Outcome};
+use crate::core::effect::{ClaimResult, Outcome, WaitingPlace};
 use crate::core::failure::DeliveryFailure;
 
 pub(super) struct Series {
@@ -12,7 +12,8 @@ pub(super) struct Series {
     pub(super) in_flight: IntGauge,
     pub(super) handed_back: IntCounter,
     pub(super) age: Histogram,
-    pub(super) retries_in_lane: IntCounter,
+    retries_in_lane: IntCounter,
+    retries_parked: IntCounter,
     outcomes: Outcomes,
     claims: Claims,
     attempts: Attempts,
@@ -57,7 +58,8 @@ impl Series {
             in_flight: metrics.records_in_flight.with_label_values(topic),
             handed_back: metrics.records_handed_back_total.with_label_values(topic),
             age: metrics.event_age_seconds.with_label_values(topic),
-            retries_in_lane: metrics.retries_scheduled_total.with_label_values(&["lane"]),
+            retries_in_lane: metrics.retries_scheduled_total.with_label_values(&[WaitingPlace::Lane.as_str()]),
+            retries_parked: metrics.retries_scheduled_total.with_label_values(&[WaitingPlace::Parked.as_str()]),
             outcomes: Outcomes::of(metrics, subject.topic),
             claims: Claims::of(metrics),
             attempts: Attempts::of(metrics, subject.channel),
@@ -71,6 +73,13 @@ impl Series {
             Outcome::Ignored => &self.outcomes.ignored,
             Outcome::Parked => &self.outcomes.parked,
             Outcome::DeadLettered => &self.outcomes.dead_lettered,
+        }
+    }
+
+    pub(super) fn retries(&self, place: WaitingPlace) -> &IntCounter {
+        match place {
+            WaitingPlace::Lane => &self.retries_in_lane,
+            WaitingPlace::Parked => &self.retries_parked,
         }
     }
 

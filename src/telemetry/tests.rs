@@ -9,10 +9,10 @@ use super::events::{
     AttemptEnded, DeadLetterNotPublished, DeadLetterPublished, Drained, KafkaFailed, OffsetsCommitted, OffsetsLost,
     PausedPartitions, Polled, Rebalanced, StatementEnded,
 };
-use super::labels::{PauseCause, RebalanceKind, Statement, StatementResult};
+use super::labels::{RebalanceKind, Statement, StatementResult};
 use super::lag::PartitionLag;
 use super::*;
-use crate::core::effect::{ClaimResult, Outcome, Report};
+use crate::core::effect::{ClaimResult, Outcome, PauseCause, Report, WaitingPlace};
 use crate::core::failure::{DeliveryFailure, FailureClass, Reason};
 use crate::core::record::{Coordinates, Epoch, Offset, Partition, Timestamp};
 
@@ -64,8 +64,8 @@ const CONTRACT: [(&str, &str, usize); 66] = [
     ("kafka_errors_total", "class", 11),
     ("topic_retention_seconds", "topic", 1),
     ("last_poll_timestamp_seconds", "", 1),
-    ("ledger_batch_size_count", "operation", 5),
-    ("postgres_duration_seconds_count", "operation,result", 48),
+    ("ledger_batch_size_count", "operation", 6),
+    ("postgres_duration_seconds_count", "operation,result", 52),
     ("postgres_pool_connections", "state", 2),
     ("postgres_pool_wait_seconds_count", "", 1),
     ("ledger_rows", "", 1),
@@ -212,6 +212,7 @@ fn reports() -> Vec<(Report, &'static str, &'static str)> {
                 coordinates: at(),
                 order_id: "1".into(),
                 attempt: 1,
+                place: WaitingPlace::Lane,
                 wait: second,
                 error: error(),
             },

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::Worker;
+use crate::core::breaker::BreakerState;
+use crate::core::effect::PauseCause;
 use crate::core::engine::Stats;
-use crate::telemetry::events::{Drained, PausedPartitions, Polled};
+use crate::telemetry::events::{DependencyChanged, Drained, PausedPartitions, Polled};
 use crate::telemetry::gauge_value;
-use crate::telemetry::labels::{PauseCause, Queue};
+use crate::telemetry::labels::{Dependency, Queue};
 
 /// The consumer thread polls every 20 ms; without a poll for this long its turn is not counted.
 const CONSUMER_SILENCE: Duration = Duration::from_secs(1);
@@ -16,7 +18,6 @@ const CONSUMER_SILENCE: Duration = Duration::from_secs(1);
 pub(super) struct Shown {
     polled: u64,
     stats: Stats,
-    paused: usize,
     draining_since: Option<Instant>,
 }
 
@@ -77,10 +78,22 @@ impl Worker {
         queue(Queue::Commands, self.consumer.queue().0);
         queue(Queue::Deliveries, stats.delivering);
         queue(Queue::Records, stats.in_flight);
-        let count = if stats.is_paused { stats.partitions } else { 0 };
-        if count != self.shown.paused {
-            self.shown.paused = count;
-            PausedPartitions { cause: PauseCause::Backpressure, count }.emit(&self.telemetry);
+        let before = self.shown.stats;
+        for cause in PauseCause::ALL {
+            let paused = |stats: &Stats| if stats.paused == Some(cause) { stats.partitions } else { 0 };
+            let count = paused(stats);
+            if count != paused(&before) {
+                PausedPartitions { cause, count }.emit(&self.telemetry);
+            }
+        }
+        let ledger = |stats: &Stats| if stats.is_ledger_failing { BreakerState::Open } else { BreakerState::Closed };
+        for (dependency, before, after) in [
+            (Dependency::Gateway, before.breaker, stats.breaker),
+            (Dependency::Postgres, ledger(&before), ledger(stats)),
+        ] {
+            if before != after {
+                DependencyChanged { dependency, before, after }.emit(&self.telemetry);
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::channels::Channel;
 use crate::channels::pool::{DeliveryPool, Ended};
 use crate::config::Settings;
+use crate::core::breaker::BreakerConfig;
 use crate::core::decode::Decoder;
 use crate::core::effect::{Effect, Effects, Report};
 use crate::core::engine::{Engine, EngineConfig};
@@ -140,9 +141,17 @@ fn engine_config(settings: &Settings) -> EngineConfig {
         decoder: Decoder::new(settings.notification.event_types.iter().map(String::as_str), settings.ordering.key),
         max_attempts: settings.retry.max_attempts,
         retry: Schedule::new(settings.retry.initial_backoff, settings.retry.max_backoff),
+        park_after: settings.retry.park_after,
+        breaker: BreakerConfig {
+            outages: settings.breaker.outages,
+            failing_keys: settings.breaker.failing_keys,
+            failing_percent: settings.breaker.failing_percent,
+            probes: Schedule::new(settings.breaker.initial_wait, settings.breaker.max_wait),
+        },
         max_concurrent: settings.delivery.max_concurrent,
         max_records: settings.limits.records,
         max_bytes: settings.limits.bytes,
+        max_parked: settings.limits.parked_records,
         freeze_gap: settings.kafka.session_timeout / 2,
         seed: fastrand::u64(..),
     }
@@ -193,7 +202,7 @@ impl Worker {
         self.take_event(first).await;
         for _ in 1..EVENTS_PER_TURN {
             // What was taken in reached a limit: nothing more until the consumer thread knows.
-            if self.engine.stats().is_paused {
+            if self.engine.stats().paused.is_some() {
                 return;
             }
             let Ok(event) = events.try_recv() else { return };
@@ -240,7 +249,13 @@ impl Worker {
                 self.health.resolve(NotReady::Postgres);
                 self.publisher.nudge();
             }
-            Input::Claimed { .. } | Input::Settled => self.health.resolve(NotReady::Postgres),
+            Input::Claimed { .. }
+            | Input::Yielded
+            | Input::Settled
+            | Input::Parked { .. }
+            | Input::ParkedLoaded { .. } => {
+                self.health.resolve(NotReady::Postgres);
+            }
             _ => {}
         }
         self.input(input);
@@ -269,8 +284,11 @@ impl Worker {
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Claim(batch) => self.spawn(statements::claim(self.ledger(), batch)),
+                Effect::Yield(batch) => self.spawn(statements::yield_claims(self.ledger(), batch)),
                 Effect::Done(batch) => self.spawn(statements::done(self.ledger(), batch)),
+                Effect::Park(batch) => self.spawn(statements::park(self.ledger(), batch)),
                 Effect::Dead(batch) => self.spawn(statements::dead(self.ledger(), batch)),
+                Effect::LoadParked(keys) => self.spawn(statements::load_parked(self.ledger(), keys)),
                 Effect::Deliver(delivery) => self.deliveries.start(delivery),
                 Effect::Abort(ticket) => self.deliveries.abort(ticket),
                 Effect::InspectHolder { ticket, holder } => {
@@ -305,7 +323,9 @@ impl Worker {
     fn report(&mut self, report: &Report) {
         match report {
             Report::LedgerHeld { error, .. } => self.health.hold(NotReady::Postgres, error.clone()),
-            Report::DeliveryHeld { error, .. } => self.health.hold(NotReady::Breaker, error.clone()),
+            Report::DeliveryHeld { error, .. } | Report::BreakerOpened { error } => {
+                self.health.hold(NotReady::Breaker, error.clone());
+            }
             _ => {}
         }
         self.stop.note(report);

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use super::{Answer, Worker};
 use crate::config::Kafka;
 use crate::core::effect::SessionEnd;
-use crate::core::input::{Holder, Input, Ticket};
+use crate::core::failure::LedgerFailure;
+use crate::core::input::{Holder, Input, ParkedLane, Ticket};
 use crate::core::record::{Epoch, Offset, Partition, Session};
 use crate::http::health::{Health, NotReady};
 use crate::kafka::consumer::{Assignment, ConsumerCommand};
@@ -28,6 +29,7 @@ pub(super) struct Owned {
     session: Session,
     start: Offset,
     epoch: Epoch,
+    parked: Vec<ParkedLane>,
 }
 
 impl Worker {
@@ -57,13 +59,13 @@ impl Worker {
 
     pub(super) async fn raised(&mut self, owned: Vec<Owned>) {
         self.health.resolve(NotReady::Postgres);
-        for Owned { partition, session, start, epoch } in owned {
+        for Owned { partition, session, start, epoch, parked } in owned {
             // Taken away while Postgres was asked, perhaps given anew.
             if !is_wanted(&self.raising.borrow(), partition, session) {
                 continue;
             }
             self.no_longer_raising(partition);
-            self.input(Input::Assigned { partition, session, epoch, start });
+            self.input(Input::Assigned { partition, session, epoch, start, parked });
             self.consumer.send(ConsumerCommand::Fetch { partition, session }).await;
         }
         self.show_ownership();
@@ -148,6 +150,8 @@ fn is_wanted(raising: &HashMap<Partition, Assignment>, partition: Partition, ses
     raising.get(&partition).is_some_and(|assignment| assignment.session == session)
 }
 
+type Raised = (Vec<(Partition, Epoch)>, HashMap<Partition, Vec<ParkedLane>>);
+
 /// Raises epochs, however long Postgres takes: the partitions are paused until then.
 struct Raise {
     postgres: Postgres,
@@ -159,14 +163,14 @@ struct Raise {
 impl Raise {
     /// What was taken away meanwhile is not raised any more, since that would fence its next owner.
     async fn run(self, mut assignments: Vec<Assignment>) -> Answer {
-        let epochs = loop {
+        let (epochs, mut parked) = loop {
             assignments.retain(|assignment| is_wanted(&self.wanted.borrow(), assignment.partition, assignment.session));
             if assignments.is_empty() {
                 return Answer::Nothing;
             }
             let partitions: Vec<Partition> = assignments.iter().map(|assignment| assignment.partition).collect();
-            match self.postgres.raise(&partitions, &self.owner).await {
-                Ok(epochs) => break epochs,
+            match self.raise(&partitions).await {
+                Ok(raised) => break raised,
                 Err(error) => {
                     tracing::warn!(?error, "the epochs cannot be raised yet");
                     self.health.hold(NotReady::Postgres, "the epochs of the partitions cannot be raised");
@@ -176,9 +180,15 @@ impl Raise {
         };
         let raised = assignments.into_iter().filter_map(|Assignment { partition, session, start }| {
             let epoch = epochs.iter().find(|(raised, _)| *raised == partition)?.1;
-            Some(Owned { partition, session, start, epoch })
+            Some(Owned { partition, session, start, epoch, parked: parked.remove(&partition).unwrap_or_default() })
         });
         Answer::Raised(raised.collect())
+    }
+
+    /// What is parked is read after the raise: earlier owners can park nothing more.
+    async fn raise(&self, partitions: &[Partition]) -> Result<Raised, LedgerFailure> {
+        let epochs = self.postgres.raise(partitions, &self.owner).await?;
+        Ok((epochs, self.postgres.parked_keys(partitions).await?))
     }
 }
 

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use crate::core::breaker::BreakerState;
 use crate::core::dead_letter::Letter;
 use crate::core::record::{Epoch, Partition};
 use crate::http::health::{Health, NotReady};
 use crate::kafka::dead_letters::DeadLetterProducer;
 use crate::postgres::Postgres;
 use crate::telemetry::Telemetry;
-use crate::telemetry::events::{DeadLetterNotPublished, DeadLetterPublished};
+use crate::telemetry::events::{DeadLetterNotPublished, DeadLetterPublished, DependencyChanged};
+use crate::telemetry::labels::Dependency;
 
 /// Looked at without a nudge: letters that another owner, or this one before a restart, left behind.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -43,6 +45,7 @@ struct Outbox {
     /// Source partitions whose letters were refused, and until when they are left alone: their leader may be away while others
     /// are there.
     resting: HashMap<Partition, Instant>,
+    shown: BreakerState,
 }
 
 impl Publisher {
@@ -64,6 +67,7 @@ impl Publisher {
             nudge: Arc::clone(&nudge),
             stop: stop_receiver,
             resting: HashMap::new(),
+            shown: BreakerState::Closed,
         };
         Self { owned, nudge, stop, task: tokio::spawn(outbox.run()) }
     }
@@ -124,6 +128,7 @@ impl Outbox {
             if self.resting.is_empty() {
                 // Whoever owns the partitions says what their letters wait for.
                 self.health.resolve(NotReady::Dlq);
+                self.show();
             }
             return Ok(0);
         }
@@ -142,7 +147,16 @@ impl Outbox {
         if self.resting.is_empty() {
             self.health.resolve(NotReady::Dlq);
         }
+        self.show();
         Ok(published.len())
+    }
+
+    fn show(&mut self) {
+        let after = if self.resting.is_empty() { BreakerState::Closed } else { BreakerState::Open };
+        let before = std::mem::replace(&mut self.shown, after);
+        if before != after {
+            DependencyChanged { dependency: Dependency::Dlq, before, after }.emit(&self.telemetry);
+        }
     }
 
     /// Gives the ids of those that the broker acknowledged.

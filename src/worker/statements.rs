@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 
 use super::Answer;
-use crate::core::effect::{Claim, DeadLetter, Settlement};
+use crate::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Settlement};
 use crate::core::failure::LedgerFailure;
 use crate::core::input::{Input, Operation};
 use crate::postgres::Postgres;
@@ -26,9 +26,24 @@ pub(super) async fn claim(ledger: Ledger, batch: Vec<Claim>) -> Answer {
     answer(Operation::Claim, batch.len(), &ledger.telemetry, statement).await
 }
 
+pub(super) async fn yield_claims(ledger: Ledger, batch: Vec<Settlement>) -> Answer {
+    let statement = async { ledger.postgres.yield_claims(&batch).await.map(|()| Input::Yielded) };
+    answer(Operation::Yield, batch.len(), &ledger.telemetry, statement).await
+}
+
 pub(super) async fn done(ledger: Ledger, batch: Vec<Settlement>) -> Answer {
     let statement = async { ledger.postgres.done(&batch).await.map(|()| Input::Settled) };
     answer(Operation::Done, batch.len(), &ledger.telemetry, statement).await
+}
+
+pub(super) async fn park(ledger: Ledger, batch: Vec<Parking>) -> Answer {
+    let statement = async { ledger.postgres.park(&batch).await.map(|parked| Input::Parked { parked }) };
+    answer(Operation::Park, batch.len(), &ledger.telemetry, statement).await
+}
+
+pub(super) async fn load_parked(ledger: Ledger, keys: Vec<ParkedKey>) -> Answer {
+    let statement = async { ledger.postgres.load_parked(&keys).await.map(|lanes| Input::ParkedLoaded { lanes }) };
+    answer(Operation::LoadParked, keys.len(), &ledger.telemetry, statement).await
 }
 
 pub(super) async fn dead(ledger: Ledger, batch: Vec<DeadLetter>) -> Answer {
@@ -48,8 +63,11 @@ async fn answer(
     let answered = answered.unwrap_or_else(|_| Err(LedgerFailure::Outage("the statement panicked".to_owned())));
     let statement = match operation {
         Operation::Claim => Statement::Claim,
+        Operation::Yield => Statement::Yield,
         Operation::Done => Statement::Done,
+        Operation::Park => Statement::Park,
         Operation::Dead => Statement::Dead,
+        Operation::LoadParked => Statement::LoadParked,
     };
     let result = StatementResult::of(answered.as_ref().err());
     StatementEnded { statement, result, rows, duration: started.elapsed() }.emit(telemetry);

@@ -46,6 +46,9 @@ pub(super) async fn watch_postgres(postgres: Postgres, telemetry: Arc<Telemetry>
         if let Err(error) = count_dead_letters(&postgres, &telemetry).await {
             tracing::debug!(?error, "the dead letters cannot be counted");
         }
+        if let Err(error) = count_parked(&postgres, &telemetry).await {
+            tracing::debug!(?error, "the parked records cannot be counted");
+        }
         let pool = postgres.pool_facts();
         let connections = &telemetry.metrics().postgres_pool_connections;
         connections.with_label_values(&["used"]).set(gauge_value(pool.in_use));
@@ -74,6 +77,17 @@ async fn count_dead_letters(
     let open = counts.iter().filter(|count| count.state == DeadLetterState::Open);
     let oldest = open.map(|count| count.oldest_failed_at).min();
     metrics.dead_letters_oldest_open_timestamp_seconds.set(oldest.map_or(0.0, seconds));
+    Ok(())
+}
+
+async fn count_parked(postgres: &Postgres, telemetry: &Telemetry) -> Result<(), crate::core::failure::LedgerFailure> {
+    let metrics = telemetry.metrics();
+    let parked = postgres.parked_facts().await?;
+    metrics.parked_records.with_label_values(&["retry"]).set(gauge_value(parked.retries));
+    metrics.parked_records.with_label_values(&["replay"]).set(gauge_value(parked.replays));
+    metrics.parked_keys.set(gauge_value(parked.keys));
+    metrics.parked_oldest_timestamp_seconds.set(parked.oldest_parked_at.map_or(0.0, seconds));
+    metrics.parked_next_due_timestamp_seconds.set(parked.next_due_at.map_or(0.0, seconds));
     Ok(())
 }
 

@@ -136,9 +136,9 @@ async fn a_burial_removes_the_parked_row() {
     database.execute("UPDATE processed_orders SET state = 'p'").await;
     database
         .execute(
-            "INSERT INTO parked_events (consumer_group, order_id, event_type, topic, kpartition, koffset, attempts, due_at,
+            "INSERT INTO parked_events (consumer_group, order_id, event_type, topic, kpartition, koffset, key_hash, attempts, due_at,
                     first_failed_at, record)
-             SELECT consumer_group, order_id, event_type, topic, kpartition, koffset, 1, now(), now(), '' FROM processed_orders",
+             SELECT consumer_group, order_id, event_type, topic, kpartition, koffset, 7, 1, now(), now(), '' FROM processed_orders",
         )
         .await;
     database.postgres.bury(&[dead_letter("1", at(0, 5), epoch)]).await.unwrap();

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use herald::config::{Database, Secret};
-use herald::core::effect::{Claim, DeadLetter, Settlement};
+use herald::core::effect::{Claim, DeadLetter, Parking, Settlement};
 use herald::core::event::{Fingerprint, Identity};
 use herald::core::failure::Reason;
 use herald::core::input::{Holder, LedgerRow, LedgerState, Ticket};
+use herald::core::key::LaneKey;
 use herald::core::record::{Coordinates, Epoch, Header, Offset, Partition, Record, Timestamp};
 use herald::postgres::Postgres;
 use sqlx::PgPool;
@@ -124,6 +125,7 @@ pub(crate) fn settlement(order_id: &str, coordinates: Coordinates, epoch: Epoch)
         fingerprint: CONTENT,
         coordinates,
         epoch,
+        was_parked: false,
     }
 }
 
@@ -136,6 +138,20 @@ pub(crate) fn dead_letter(order_id: &str, coordinates: Coordinates, epoch: Epoch
         attempts: 1,
         first_failed_ago: Duration::from_mins(1),
         last_failed_ago: Duration::ZERO,
+        record: record(coordinates, order_id),
+    }
+}
+
+pub(crate) const KEY: LaneKey = LaneKey(u64::MAX - 3);
+
+pub(crate) fn parking(order_id: &str, coordinates: Coordinates, epoch: Epoch) -> Parking {
+    Parking {
+        settlement: settlement(order_id, coordinates, epoch),
+        key: KEY,
+        attempts: 2,
+        wait: Duration::from_mins(1),
+        first_failed_ago: Duration::from_mins(5),
+        error: Some("500".to_owned()),
         record: record(coordinates, order_id),
     }
 }

@@ -5,5 +5,6 @@ mod dead_letters;
 mod epochs;
 mod fixture;
 mod outages;
+mod parking;
 mod retention;
 mod settling;

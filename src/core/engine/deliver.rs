@@ -3,18 +3,27 @@
 use std::cmp::Reverse;
 
 use super::Engine;
-use crate::core::effect::{Delivery, Effect, Effects, Report};
-use crate::core::entry::{Burial, Entry, Stage};
+use crate::core::breaker::{Answer, Change, Permit};
+use crate::core::effect::{Delivery, Effect, Effects, Report, WaitingPlace};
+use crate::core::entry::{Burial, Origin, Stage};
 use crate::core::failure::{DeliveryFailure, FailureClass, Reason};
 use crate::core::input::{Now, Ticket};
 use crate::core::invariants;
+
+/// An attempt that failed, with what is needed to decide what comes next.
+struct Failed {
+    ticket: Ticket,
+    failure: DeliveryFailure,
+    /// It was to find out whether the channel is back.
+    was_probe: bool,
+}
 
 impl Engine {
     /// The claim is ours: the record is delivered when it is the first of its lane.
     pub(super) fn take_place(&mut self, ticket: Ticket) {
         self.set_stage(ticket, Stage::Claimed);
         if self.is_head_of_lane(ticket) {
-            self.make_ready(ticket);
+            self.move_head(ticket);
         }
     }
 
@@ -22,16 +31,38 @@ impl Engine {
     pub(super) fn is_head_of_lane(&self, ticket: Ticket) -> bool {
         let Some(entry) = self.entries.get(&ticket) else { return false };
         let Some(state) = self.partitions.get(&entry.partition()) else { return false };
-        entry.lane.is_none_or(|lane| state.is_head(lane, ticket))
+        match entry.origin {
+            Origin::Polled { .. } => entry.lane.is_none_or(|lane| state.is_head(lane, ticket)),
+            Origin::Parked => state.parked.head(entry.key) == Some(ticket),
+        }
     }
 
-    fn move_head(&mut self, head: Ticket) {
-        match self.entries.get(&head).map(|entry| entry.stage) {
-            Some(Stage::Claimed) => self.make_ready(head),
-            // The copy that held the claim stood before it in the lane, perhaps: ask again at once.
-            Some(Stage::Busy { .. } | Stage::Behind) => self.claim_again(head),
-            _ => {}
+    /// The first of a lane goes on. Behind parked records of its key it is parked, and the next one is the first.
+    pub(super) fn move_head(&mut self, head: Ticket) {
+        let mut next = Some(head);
+        while let Some(ticket) = next.take() {
+            match self.entries.get(&ticket).map(|entry| entry.stage) {
+                Some(Stage::Claimed) if self.is_behind_parked(ticket) => {
+                    self.queue_parking(ticket, Now::ZERO, None);
+                    next = self.take_out_of_lane(ticket);
+                }
+                Some(Stage::Claimed) if self.is_given_up(ticket) => self.queue_burial(ticket),
+                Some(Stage::Claimed) => self.make_ready(ticket),
+                // The copy that held the claim stood before it in the lane, perhaps: ask again at once.
+                Some(Stage::Busy { .. } | Stage::Behind) => self.claim_again(ticket),
+                _ => {}
+            }
         }
+    }
+
+    fn is_given_up(&self, ticket: Ticket) -> bool {
+        self.entries.get(&ticket).is_some_and(|entry| entry.burial.is_some())
+    }
+
+    fn is_behind_parked(&self, ticket: Ticket) -> bool {
+        let Some(entry) = self.entries.get(&ticket) else { return false };
+        let Some(state) = self.partitions.get(&entry.partition()) else { return false };
+        state.is_active() && entry.lane.is_some_and(|lane| state.parked.is_blocked(lane))
     }
 
     pub(super) fn make_ready(&mut self, ticket: Ticket) {
@@ -41,45 +72,49 @@ impl Engine {
 
     /// The lane goes on without this record.
     pub(super) fn step_out_of_lane(&mut self, ticket: Ticket) {
-        let Some(entry) = self.entries.get_mut(&ticket) else { return };
-        let Some(lane) = entry.lane.take().filter(|_| !entry.orphaned) else { return };
-        let Some(state) = self.partitions.get_mut(&entry.record.coordinates.partition) else { return };
-        if let Some(head) = state.leave_lane(lane, ticket) {
+        if let Some(head) = self.take_out_of_lane(ticket) {
             self.move_head(head);
         }
     }
 
-    pub(super) fn leave_lane(&mut self, ticket: Ticket, entry: &Entry) {
-        let (Some(lane), Some(state)) = (entry.lane, self.partitions.get_mut(&entry.partition())) else { return };
-        if let Some(head) = state.leave_lane(lane, ticket) {
-            self.move_head(head);
+    /// Gives the one that comes next.
+    fn take_out_of_lane(&mut self, ticket: Ticket) -> Option<Ticket> {
+        let entry = self.entries.get_mut(&ticket).filter(|entry| !entry.orphaned)?;
+        let state = self.partitions.get_mut(&entry.record.coordinates.partition)?;
+        match entry.origin {
+            Origin::Polled { .. } => state.leave_lane(entry.lane.take()?, ticket),
+            Origin::Parked => state.parked.pass(entry.key, ticket),
         }
     }
 
-    pub(super) fn start_deliveries(&mut self, effects: &mut Effects) {
+    pub(super) fn start_deliveries(&mut self, now: Now, effects: &mut Effects) {
         while self.delivering < self.config.max_concurrent && !self.is_suspended {
+            if self.breaker.permit(now) == Permit::Nothing {
+                return;
+            }
             let Some(ticket) = self.ready.pop_front() else { return };
-            self.start_delivery(ticket, effects);
+            self.start_delivery(now, ticket, effects);
         }
     }
 
-    fn start_delivery(&mut self, ticket: Ticket, effects: &mut Effects) {
-        let Some(entry) = self.entries.get(&ticket).filter(|entry| entry.stage == Stage::Ready) else { return };
+    fn start_delivery(&mut self, now: Now, ticket: Ticket, effects: &mut Effects) {
+        let is_head = self.is_head_of_lane(ticket) && !self.is_behind_parked(ticket);
+        let Some(entry) = self.entries.get_mut(&ticket).filter(|entry| entry.stage == Stage::Ready) else { return };
         let Some(event) = entry.event.clone() else { return };
         let Some(state) = self.partitions.get(&entry.partition()) else { return };
         if !state.is_active() {
             return;
         }
+        entry.started_at = now;
         let coordinates = entry.record.coordinates;
         let attempt = entry.attempts + 1;
         let found = [
-            invariants::one_at_a_time(self.is_head_of_lane(ticket), || {
-                format!("{coordinates:?} is not the head of its lane")
-            }),
+            invariants::one_at_a_time(is_head, || format!("{coordinates:?} is not the head of its lane")),
             invariants::owned(!entry.orphaned, || format!("{coordinates:?} belongs to a session that is over")),
         ];
         super::report_all(found.into_iter().filter_map(Result::err), effects);
         self.set_stage(ticket, Stage::Delivering);
+        self.breaker.started(ticket);
         effects.push(Effect::Deliver(Delivery { ticket, attempt, coordinates, event }));
     }
 
@@ -94,6 +129,8 @@ impl Engine {
         let Some(entry) = self.entries.get(&ticket).filter(|entry| entry.stage == Stage::Delivering) else { return };
         let is_ours =
             !entry.orphaned && self.partitions.get(&entry.partition()).is_some_and(super::PartitionState::is_active);
+        let was_probe = self.breaker.is_probe(ticket);
+        self.learn(now, ticket, &result, effects);
         match result {
             // A fact, whoever owns the partition by now.
             Ok(()) => {
@@ -101,13 +138,38 @@ impl Engine {
                 self.settlements.push(ticket);
                 self.step_out_of_lane(ticket);
             }
-            Err(failure) if is_ours => self.failed(now, ticket, failure, effects),
+            Err(failure) if is_ours => self.failed(now, Failed { ticket, failure, was_probe }, effects),
             Err(_) => self.leave_to_next_owner(ticket, effects),
         }
     }
 
-    fn failed(&mut self, now: Now, ticket: Ticket, failure: DeliveryFailure, effects: &mut Effects) {
-        let DeliveryFailure { class, error } = failure;
+    /// What the answer says about the channel, whatever it means for the record.
+    fn learn(&mut self, now: Now, ticket: Ticket, result: &Result<(), DeliveryFailure>, effects: &mut Effects) {
+        let Some(entry) = self.entries.get(&ticket) else { return };
+        let key = entry.key;
+        let answer = match result.as_ref().map_err(|failure| failure.class) {
+            Ok(()) | Err(FailureClass::Permanent) => Answer::Works,
+            Err(FailureClass::Transient { .. } | FailureClass::Unknown) => Answer::Fails,
+            Err(FailureClass::Outage) => Answer::Away,
+        };
+        if result.is_ok() {
+            self.evidence.succeeded(key, now);
+            if let Some(state) = self.partitions.get_mut(&entry.partition()) {
+                state.note_success(key);
+            }
+        }
+        match self.breaker.answered(now, (ticket, key), answer, &mut self.random) {
+            Some(Change::Opened) => {
+                let error = result.as_ref().err().map(|failure| failure.error.clone()).unwrap_or_default();
+                effects.push(Effect::Report(Report::BreakerOpened { error }));
+            }
+            Some(Change::Closed) => effects.push(Effect::Report(Report::BreakerClosed)),
+            None => {}
+        }
+    }
+
+    fn failed(&mut self, now: Now, failed: Failed, effects: &mut Effects) {
+        let Failed { ticket, failure: DeliveryFailure { class, error }, was_probe } = failed;
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         entry.note_failure(now);
         let retry_after = match class {
@@ -124,13 +186,53 @@ impl Engine {
         entry.attempts += 1;
         let attempt = entry.attempts;
         let (coordinates, order_id) = (entry.record.coordinates, entry.identity.order_id.clone());
-        if attempt >= self.config.max_attempts {
+        let is_exhausted = self.has_spent_its_attempts(ticket);
+        if is_exhausted && self.is_to_blame(ticket) {
+            self.note_exhausted(ticket);
             let class = class.as_str();
             return self.bury(ticket, Burial { reason: Reason::Exhausted, class, error });
         }
+        if is_exhausted {
+            let order_id = order_id.clone();
+            effects.push(Effect::Report(Report::ExhaustedWithoutEvidence { coordinates, order_id }));
+        }
         let wait = self.config.retry.wait(attempt, retry_after, &mut self.random);
-        self.try_again_at(now + wait, ticket);
-        effects.push(Effect::Report(Report::RetryScheduled { coordinates, order_id, attempt, wait, error }));
+        // Without evidence no try is due before the channel had time to show that it works.
+        let wait = if is_exhausted { wait.max(self.config.retry.bound(attempt)) } else { wait };
+        let is_far_away = is_exhausted || was_probe || wait > self.config.park_after;
+        let place = if is_far_away { WaitingPlace::Parked } else { WaitingPlace::Lane };
+        let report = Report::RetryScheduled { coordinates, order_id, attempt, wait, place, error: error.clone() };
+        effects.push(Effect::Report(report));
+        match place {
+            WaitingPlace::Lane => self.try_again_at(now + wait, ticket),
+            WaitingPlace::Parked => self.park(ticket, now + wait, error),
+        }
+    }
+
+    /// Behind a record that was exhausted, those of its key get one attempt each: a dead key drains instead of clogging.
+    fn has_spent_its_attempts(&self, ticket: Ticket) -> bool {
+        let Some(entry) = self.entries.get(&ticket) else { return false };
+        entry.attempts >= self.config.max_attempts || self.follows_exhausted(ticket)
+    }
+
+    fn follows_exhausted(&self, ticket: Ticket) -> bool {
+        let Some(entry) = self.entries.get(&ticket) else { return false };
+        self.partitions.get(&entry.partition()).is_some_and(|state| state.is_exhausted(entry.key))
+    }
+
+    /// Evidence: the channel works for others since it first failed for this one.
+    fn is_to_blame(&self, ticket: Ticket) -> bool {
+        let Some(entry) = self.entries.get(&ticket) else { return false };
+        let Some(failed) = entry.failed_at else { return false };
+        let since = if self.follows_exhausted(ticket) { entry.started_at.min(failed.first) } else { failed.first };
+        self.evidence.works_for_others(entry.key, since)
+    }
+
+    fn note_exhausted(&mut self, ticket: Ticket) {
+        let Some(entry) = self.entries.get(&ticket) else { return };
+        if let Some(state) = self.partitions.get_mut(&entry.partition()) {
+            state.note_exhausted(entry.key);
+        }
     }
 
     /// Nothing is wrong with the record: it keeps its place and its attempts.

@@ -54,17 +54,16 @@ impl Engine {
             .map(|(partition, _)| *partition)
             .collect();
         for partition in due {
-            self.release(partition, effects);
+            self.release(now, partition, effects);
         }
     }
 
-    fn release(&mut self, partition: Partition, effects: &mut Effects) {
+    fn release(&mut self, now: Now, partition: Partition, effects: &mut Effects) {
         let Some(state) = self.partitions.get(&partition) else { return };
         let session = state.session;
         let end = if state.is_drained() { SessionEnd::Drained } else { SessionEnd::CutOff };
         let running: Vec<Ticket> = state
-            .watermark
-            .unfinished()
+            .held()
             .filter(|ticket| self.entries.get(ticket).is_some_and(|entry| entry.stage == Stage::Delivering))
             .collect();
         if !running.is_empty() {
@@ -73,6 +72,7 @@ impl Engine {
         }
         for ticket in running {
             effects.push(Effect::Abort(ticket));
+            self.breaker.abandoned(now, ticket);
             self.set_stage(ticket, Stage::Claimed);
         }
         self.drop_session(partition, effects);
@@ -83,18 +83,21 @@ impl Engine {
     fn drop_session(&mut self, partition: Partition, effects: &mut Effects) {
         let Some(state) = self.partitions.remove(&partition) else { return };
         let mut count = 0;
-        for ticket in state.watermark.unfinished() {
+        for ticket in state.held() {
             let Some(entry) = self.entries.get_mut(&ticket) else { continue };
             entry.orphaned = true;
             entry.lane = None;
+            let is_polled = !entry.is_parked();
             *self.orphans.entry(partition).or_default() += 1;
             let is_under_way = match entry.stage {
                 Stage::Delivering | Stage::Settling => true,
+                Stage::Parking => self.parkings.is_under_way(ticket),
                 Stage::Burying => self.burials.is_under_way(ticket),
                 _ => false,
             };
             if !is_under_way {
-                count += 1;
+                // What was parked is so still.
+                count += u64::from(is_polled);
                 self.forget(ticket);
             }
         }
@@ -104,10 +107,10 @@ impl Engine {
     /// A delivery failed whose partition is being given back, or is gone.
     pub(super) fn leave_to_next_owner(&mut self, ticket: Ticket, effects: &mut Effects) {
         let Some(entry) = self.entries.get(&ticket) else { return };
-        let partition = entry.partition();
+        let (partition, is_polled) = (entry.partition(), !entry.is_parked());
         if entry.orphaned {
             self.forget(ticket);
-            self.hand_back(partition, 1, effects);
+            self.hand_back(partition, u64::from(is_polled), effects);
         } else {
             // Still counted in its session, which keeps the watermark below it until the release.
             self.set_stage(ticket, Stage::Claimed);

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use super::Engine;
 use crate::core::decode::{Decoded, synthetic_identity};
 use crate::core::effect::{Effect, Effects, Outcome, Report, SessionEnd};
-use crate::core::entry::{Burial, Entry, Stage};
+use crate::core::entry::{Burial, Entry, Origin, Stage};
 use crate::core::failure::Reason;
 use crate::core::input::{Now, Ticket};
+use crate::core::key::LaneKey;
 use crate::core::partition::PartitionState;
 use crate::core::record::{Partition, Record, Session};
 
 /// What a record costs besides its payload: entry, lane, queues. An estimate, so that empty records are bounded too.
-const ENTRY_OVERHEAD_BYTES: usize = 512;
+pub(super) const ENTRY_OVERHEAD_BYTES: usize = 512;
 
 impl Engine {
     pub(super) fn assigned(&mut self, partition: Partition, state: PartitionState, effects: &mut Effects) {
@@ -81,9 +82,10 @@ impl Engine {
         let entry = Entry {
             record,
             epoch,
-            sequence,
+            origin: Origin::Polled { sequence },
             identity,
             fingerprint,
+            key: lane.unwrap_or(LaneKey(ticket.0)),
             lane,
             event,
             stage: Stage::Gated,
@@ -92,7 +94,9 @@ impl Engine {
             bytes,
             attempts: 0,
             outages: 0,
+            started_at: Now::ZERO,
             failed_at: None,
+            parking: None,
             burial,
             busy: None,
             seize_from: None,
@@ -113,7 +117,7 @@ impl Engine {
     }
 
     /// A panic in decode is an outcome of the record, not the end of the process.
-    fn decode(&self, record: &Record) -> Decoded {
+    pub(super) fn decode(&self, record: &Record) -> Decoded {
         catch_unwind(AssertUnwindSafe(|| self.config.decoder.decode(record)))
             .unwrap_or_else(|_| Decoded::Poison { reason: Reason::Undecodable, error: "decoding panicked".to_owned() })
     }

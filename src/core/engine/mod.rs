@@ -5,6 +5,7 @@
 mod deliver;
 mod hand_over;
 mod intake;
+mod park;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -15,14 +16,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::{BatchLimits, BatchQueue};
+use super::breaker::{Breaker, BreakerConfig, BreakerState};
 use super::decode::Decoder;
-use super::effect::{Effect, Effects, Outcome, Report};
-use super::entry::{Entry, Stage};
-use super::input::{Holder, Input, Now, Operation, Ticket};
+use super::effect::{Effect, Effects, Outcome, PauseCause, Report};
+use super::entry::{Entry, Origin, Stage};
+use super::evidence::Evidence;
+use super::input::{Holder, Input, Now, Ticket};
 use super::invariants::{self, Accounting, Violation};
+use super::parked::ParkedLanes;
 use super::partition::{PartitionState, Phase};
 use super::record::{Epoch, Partition};
 use super::retry::Schedule;
+use park::Loads;
 
 /// Rows of a statement that carries no payloads.
 const LEDGER_BATCH: BatchLimits = BatchLimits { rows: 1_000, bytes: 16 << 20 };
@@ -40,10 +45,15 @@ pub struct EngineConfig {
     pub max_attempts: u32,
     /// Waits after failures that spend an attempt.
     pub retry: Schedule,
+    /// A record that waits longer than this is parked.
+    pub park_after: Duration,
+    pub breaker: BreakerConfig,
     /// Deliveries that run at once.
     pub max_concurrent: usize,
     pub max_records: usize,
     pub max_bytes: usize,
+    /// Parked records of the partitions that are held, beyond which nothing more is fetched.
+    pub max_parked: u64,
     /// A gap between two inputs longer than this means that the process stood still.
     pub freeze_gap: Duration,
     pub seed: u64,
@@ -59,8 +69,15 @@ pub struct Stats {
     pub busy: usize,
     pub claiming: usize,
     pub settling: usize,
+    pub parking: usize,
     pub burying: usize,
-    pub is_paused: bool,
+    pub paused: Option<PauseCause>,
+    /// Keys and records that are parked in the partitions that are held.
+    pub parked_keys: usize,
+    pub parked_rows: u64,
+    pub breaker: BreakerState,
+    /// Postgres was away when it was last asked.
+    pub is_ledger_failing: bool,
     pub partitions: usize,
     /// Partitions that are being given back.
     pub draining: usize,
@@ -79,16 +96,25 @@ pub struct Engine {
     /// Orphaned entries by partition: a new session of it begins its work when the last is gone.
     orphans: HashMap<Partition, usize>,
     claims: BatchQueue,
+    yields: BatchQueue,
     settlements: BatchQueue,
+    parkings: BatchQueue,
     burials: BatchQueue,
+    loads: Loads,
+    breaker: Breaker,
+    evidence: Evidence,
     /// Heads of lanes that wait for a free delivery, in the order in which they became ready.
     ready: VecDeque<Ticket>,
     timers: BinaryHeap<Reverse<(Now, Ticket)>>,
     next_ticket: u64,
     delivering: usize,
+    /// Records that wait in their lane for another try.
+    waiting: usize,
+    /// Records in memory out of `parked_events`.
+    loaded: usize,
     bytes: usize,
     busy_records: usize,
-    is_paused: bool,
+    paused: Option<PauseCause>,
     is_shutting_down: bool,
     /// Until the epochs are confirmed nothing starts.
     is_suspended: bool,
@@ -109,15 +135,22 @@ impl Engine {
             entries: HashMap::new(),
             orphans: HashMap::new(),
             claims: BatchQueue::new(LEDGER_BATCH),
+            yields: BatchQueue::new(LEDGER_BATCH),
             settlements: BatchQueue::new(LEDGER_BATCH),
+            parkings: BatchQueue::new(PAYLOAD_BATCH),
             burials: BatchQueue::new(PAYLOAD_BATCH),
+            loads: Loads::default(),
+            breaker: Breaker::new(config.breaker.clone()),
+            evidence: Evidence::default(),
             ready: VecDeque::new(),
             timers: BinaryHeap::new(),
             next_ticket: 0,
             delivering: 0,
+            waiting: 0,
+            loaded: 0,
             bytes: 0,
             busy_records: 0,
-            is_paused: false,
+            paused: None,
             is_shutting_down: false,
             is_suspended: false,
             freezes: 0,
@@ -131,12 +164,16 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Effects) {
         self.notice_freeze(now, effects);
         match input {
-            Input::Assigned { partition, session, epoch, start } => {
-                self.assigned(partition, PartitionState::new(session, epoch, start), effects);
+            Input::Assigned { partition, session, epoch, start, parked } => {
+                let parked = ParkedLanes::new(now, parked);
+                self.assigned(partition, PartitionState::new(session, epoch, start, parked), effects);
             }
             Input::Polled { partition, session, records } => self.polled(now, partition, session, records, effects),
             Input::Claimed { found } => self.claimed(now, found, effects),
+            Input::Yielded => self.yielded(),
             Input::Settled => self.settled(now, effects),
+            Input::Parked { parked } => self.parked(now, &parked, effects),
+            Input::ParkedLoaded { lanes } => self.parked_loaded(now, lanes, effects),
             Input::Buried { buried } => self.buried(now, &buried, effects),
             Input::LedgerFailed { operation, failure } => self.ledger_failed(now, operation, failure, effects),
             Input::Delivered { results } => {
@@ -152,11 +189,12 @@ impl Engine {
             Input::Shutdown { deadline } => self.shutdown(deadline),
         }
         self.fire_timers(now);
-        self.start_deliveries(effects);
+        self.start_deliveries(now, effects);
         self.send_batches(now, effects);
+        self.load_due(now, effects);
         self.store_offsets(effects);
         self.release_drained(now, effects);
-        self.balance_memory(effects);
+        self.pause_or_resume(effects);
         self.check(effects);
     }
 
@@ -168,8 +206,9 @@ impl Engine {
             Phase::Draining { deadline } => Some(deadline),
             Phase::Active => None,
         });
-        let batches = [&self.claims, &self.settlements, &self.burials].map(BatchQueue::wake_at);
-        drain.chain(timer).chain(batches.into_iter().flatten()).min()
+        let batches = self.queues().map(BatchQueue::wake_at);
+        let probe = self.breaker.wake_at().filter(|_| !self.ready.is_empty());
+        drain.chain(timer).chain(batches.into_iter().flatten()).chain(probe).chain(self.load_at()).min()
     }
 
     /// Nothing is held: no partition, no delivery, no settlement.
@@ -186,15 +225,20 @@ impl Engine {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
-            in_flight: self.entries.len(),
+            in_flight: self.entries.len() - self.loaded,
             bytes: self.bytes,
             delivering: self.delivering,
             ready: self.ready.len(),
             busy: self.busy_records,
             claiming: self.claims.len(),
             settling: self.settlements.len(),
+            parking: self.parkings.len(),
             burying: self.burials.len(),
-            is_paused: self.is_paused,
+            paused: self.paused,
+            parked_keys: self.partitions.values().map(|state| state.parked.keys()).sum(),
+            parked_rows: self.parked_rows(),
+            breaker: self.breaker.state(),
+            is_ledger_failing: self.is_ledger_failing(),
             partitions: self.partitions.len(),
             draining: self.partitions.values().filter(|state| !state.is_active()).count(),
         }
@@ -217,12 +261,17 @@ impl Engine {
     /// The record has custody elsewhere.
     fn end(&mut self, now: Now, ticket: Ticket, outcome: Outcome, effects: &mut Effects) {
         let Some(entry) = self.forget(ticket) else { return };
-        self.count(outcome);
-        effects.push(Effect::Report(Report::Ended {
-            outcome,
-            coordinates: entry.record.coordinates,
-            timestamp: entry.record.timestamp,
-            duration: now.saturating_sub(entry.polled_at),
+        let (coordinates, timestamp) = (entry.record.coordinates, entry.record.timestamp);
+        effects.push(Effect::Report(match entry.origin {
+            Origin::Polled { .. } => {
+                self.count(outcome);
+                let duration = now.saturating_sub(entry.polled_at);
+                Report::Ended { outcome, coordinates, timestamp, duration }
+            }
+            Origin::Parked => {
+                self.accounting.parked_settled += 1;
+                Report::ParkedEnded { outcome, coordinates, timestamp }
+            }
         }));
     }
 
@@ -237,18 +286,37 @@ impl Engine {
         *counter += 1;
     }
 
-    /// Takes a record out of everything that knows it, and moves the watermark past it.
+    /// Takes a record out of everything that knows it: the watermark moves past it, its lane goes on.
     fn forget(&mut self, ticket: Ticket) -> Option<Entry> {
-        self.set_stage(ticket, Stage::Claimed);
-        let entry = self.entries.remove(&ticket)?;
-        self.bytes -= entry.bytes;
+        let entry = self.remove(ticket)?;
         let partition = entry.partition();
         if entry.orphaned {
             self.orphan_gone(partition);
-        } else if let Some(state) = self.partitions.get_mut(&partition) {
-            state.watermark.end(entry.sequence);
-            self.leave_lane(ticket, &entry);
+            return Some(entry);
         }
+        let Some(state) = self.partitions.get_mut(&partition) else { return Some(entry) };
+        let head = match entry.origin {
+            Origin::Polled { sequence } => {
+                state.watermark.end(sequence);
+                entry.lane.and_then(|lane| state.leave_lane(lane, ticket))
+            }
+            Origin::Parked => {
+                let head = state.parked.ended(entry.key, ticket);
+                state.forget_exhausted(entry.key);
+                head
+            }
+        };
+        if let Some(head) = head {
+            self.move_head(head);
+        }
+        Some(entry)
+    }
+
+    fn remove(&mut self, ticket: Ticket) -> Option<Entry> {
+        self.set_stage(ticket, Stage::Claimed);
+        let entry = self.entries.remove(&ticket)?;
+        self.bytes -= entry.bytes;
+        self.loaded -= usize::from(entry.is_parked());
         Some(entry)
     }
 
@@ -257,27 +325,21 @@ impl Engine {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         let before = std::mem::replace(&mut entry.stage, stage);
         let is_busy = |stage| matches!(stage, Stage::Busy { .. });
-        let is_settling = |stage| matches!(stage, Stage::Settling | Stage::Burying);
+        let is_settling = |stage| matches!(stage, Stage::Settling | Stage::Parking | Stage::Burying);
+        let is_waiting = |stage| matches!(stage, Stage::Waiting { .. });
         let is_delivering = |stage| stage == Stage::Delivering;
         let adjust = |count: &mut usize, was: bool, is: bool| {
             *count = *count + usize::from(is) - usize::from(was);
         };
         adjust(&mut self.busy_records, is_busy(before), is_busy(stage));
         adjust(&mut self.delivering, is_delivering(before), is_delivering(stage));
+        adjust(&mut self.waiting, is_waiting(before), is_waiting(stage));
         if entry.orphaned {
             return;
         }
         if let Some(state) = self.partitions.get_mut(&entry.record.coordinates.partition) {
             adjust(&mut state.delivering, is_delivering(before), is_delivering(stage));
             adjust(&mut state.settling, is_settling(before), is_settling(stage));
-        }
-    }
-
-    fn queue(&mut self, operation: Operation) -> &mut BatchQueue {
-        match operation {
-            Operation::Claim => &mut self.claims,
-            Operation::Done => &mut self.settlements,
-            Operation::Dead => &mut self.burials,
         }
     }
 
@@ -321,25 +383,56 @@ impl Engine {
         report_all(violations, effects);
     }
 
-    /// Pauses at the limits and resumes at half of them: each pause throws prefetched records away.
-    fn balance_memory(&mut self, effects: &mut Effects) {
-        let remembered: usize = self.partitions.values().map(|state| state.watermark.len()).sum();
-        let is_within = |part: usize| {
-            self.entries.len() <= self.config.max_records / part
-                && self.bytes <= self.config.max_bytes / part
-                && remembered <= self.config.max_records * REMEMBERED_PER_RECORD / part
-        };
-        if !self.is_paused && !is_within(1) {
-            self.is_paused = true;
-            effects.push(Effect::Pause);
-        } else if self.is_paused && is_within(2) {
-            self.is_paused = false;
-            effects.push(Effect::Resume);
+    fn pause_or_resume(&mut self, effects: &mut Effects) {
+        let cause = self.pause_cause();
+        match (self.paused, cause) {
+            (None, Some(_)) => effects.push(Effect::Pause),
+            (Some(_), None) => effects.push(Effect::Resume),
+            (Some(_), Some(_)) | (None, None) => {}
         }
+        self.paused = cause;
+    }
+
+    fn pause_cause(&self) -> Option<PauseCause> {
+        // Without a record to probe with, one has to be fetched.
+        let can_probe = !self.ready.is_empty() || self.delivering > 0 || self.waiting > 0;
+        if self.breaker.state() != BreakerState::Closed && can_probe {
+            return Some(PauseCause::Breaker);
+        }
+        if self.claims.is_failing() && !self.claims.is_empty() {
+            return Some(PauseCause::Ledger);
+        }
+        // Resumes at half of the limits: each pause throws prefetched records away.
+        let part = if self.paused == Some(PauseCause::Backpressure) { 2 } else { 1 };
+        if !self.is_within_memory(part) {
+            return Some(PauseCause::Backpressure);
+        }
+        let parts = if self.paused == Some(PauseCause::ParkedLimit) { 9 } else { 10 };
+        let is_within = self.parked_rows() <= self.config.max_parked / 10 * parts;
+        (!is_within).then_some(PauseCause::ParkedLimit)
+    }
+
+    fn is_within_memory(&self, part: usize) -> bool {
+        let remembered: usize = self.partitions.values().map(|state| state.watermark.len()).sum();
+        self.entries.len() <= self.config.max_records / part
+            && self.bytes <= self.config.max_bytes / part
+            && remembered <= self.config.max_records * REMEMBERED_PER_RECORD / part
+    }
+
+    fn parked_rows(&self) -> u64 {
+        self.partitions.values().map(|state| state.parked.rows()).sum()
+    }
+
+    fn queues(&self) -> [&BatchQueue; 5] {
+        [&self.claims, &self.yields, &self.settlements, &self.parkings, &self.burials]
+    }
+
+    fn is_ledger_failing(&self) -> bool {
+        self.queues().into_iter().any(|queue| queue.is_failing() && !queue.is_empty()) || self.loads.is_failing()
     }
 
     fn check(&self, effects: &mut Effects) {
-        let in_flight = self.entries.len() as u64;
+        let in_flight = (self.entries.len() - self.loaded) as u64;
         let found =
             [invariants::closes(&self.accounting, in_flight), invariants::memory(self.bytes, self.entries.len())];
         report_all(found.into_iter().filter_map(Result::err), effects);

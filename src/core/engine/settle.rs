@@ -8,8 +8,8 @@ use super::Engine;
 use crate::core::batch::BatchFailure;
 use crate::core::claim::{Verdict, judge};
 use crate::core::decode::synthetic_identity;
-use crate::core::effect::{Claim, ClaimResult, DeadLetter, Effect, Effects, Outcome, Report, Settlement};
-use crate::core::entry::{Burial, Busy, Entry, Stage};
+use crate::core::effect::{Claim, ClaimResult, DeadLetter, Effect, Effects, Outcome, Parking, Report, Settlement};
+use crate::core::entry::{Burial, Busy, Entry, Origin, Stage};
 use crate::core::failure::{LedgerFailure, Reason};
 use crate::core::input::{Holder, LedgerRow, Now, Operation, Ticket};
 use crate::core::watermark::Whereabouts;
@@ -80,9 +80,12 @@ impl Engine {
         if let Some(seizure) = seizure {
             return self.seize(ticket, seizure, holder);
         }
-        if waited >= INSPECT_HOLDER_AFTER && !busy.is_inspecting {
-            busy.is_inspecting = true;
-            effects.push(Effect::InspectHolder { ticket, holder: holder.clone() });
+        if waited >= INSPECT_HOLDER_AFTER {
+            if !busy.is_inspecting {
+                busy.is_inspecting = true;
+                effects.push(Effect::InspectHolder { ticket, holder: holder.clone() });
+            }
+            self.yield_claims_behind(ticket);
         }
         // At least half of the bound: asking at once again cannot help.
         let wait = self.busy.bound(tries) / 2 + self.busy.wait(tries, None, &mut self.random) / 2;
@@ -126,6 +129,31 @@ impl Engine {
         self.claim_again(ticket);
     }
 
+    /// The holder may wait for a claim that is held behind this record: in a ring of lanes of different workers each would wait
+    /// for the other for ever.
+    fn yield_claims_behind(&mut self, head: Ticket) {
+        let Some(entry) = self.entries.get(&head) else { return };
+        let (Some(lane), Some(state)) = (entry.lane, self.partitions.get(&entry.partition())) else { return };
+        let is_claimed = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| entry.stage == Stage::Claimed);
+        let claimed: Vec<Ticket> = state.lane(lane).filter(is_claimed).collect();
+        for ticket in claimed {
+            self.set_stage(ticket, Stage::Yielding);
+            self.yields.push(ticket);
+        }
+    }
+
+    pub(super) fn yielded(&mut self) {
+        for ticket in self.yields.succeeded() {
+            if self.entries.get(&ticket).is_none_or(|entry| entry.stage != Stage::Yielding) {
+                continue;
+            }
+            self.set_stage(ticket, Stage::Behind);
+            if self.is_head_of_lane(ticket) {
+                self.claim_again(ticket);
+            }
+        }
+    }
+
     pub(super) fn holder_inspected(&mut self, ticket: Ticket, abandoned: Option<Holder>) {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         if let Some(busy) = &mut entry.busy {
@@ -158,7 +186,7 @@ impl Engine {
         self.queue_burial(ticket);
     }
 
-    fn queue_burial(&mut self, ticket: Ticket) {
+    pub(super) fn queue_burial(&mut self, ticket: Ticket) {
         self.set_stage(ticket, Stage::Burying);
         self.burials.push(ticket);
     }
@@ -175,17 +203,18 @@ impl Engine {
             if buried.contains(&ticket) {
                 self.end_buried(now, ticket, effects);
             } else {
-                self.not_buried(ticket, effects);
+                self.not_buried(now, ticket, effects);
             }
         }
     }
 
-    /// Fenced, or taken over: a claim tells which, unless the session is over anyway.
-    fn not_buried(&mut self, ticket: Ticket, effects: &mut Effects) {
-        match self.entries.get(&ticket).map(|entry| entry.orphaned) {
-            Some(true) => self.leave_to_next_owner(ticket, effects),
-            Some(false) => self.claim_again(ticket),
-            None => {}
+    /// Fenced, or settled by somebody else: a claim, or the table of parked records, tells which, unless the session is over anyway.
+    fn not_buried(&mut self, now: Now, ticket: Ticket, effects: &mut Effects) {
+        let Some(entry) = self.entries.get(&ticket) else { return };
+        match entry.origin {
+            _ if entry.orphaned => self.leave_to_next_owner(ticket, effects),
+            Origin::Polled { .. } => self.claim_again(ticket),
+            Origin::Parked => self.put_back(entry.partition(), entry.key, now),
         }
     }
 
@@ -210,13 +239,14 @@ impl Engine {
         failure: LedgerFailure,
         effects: &mut Effects,
     ) {
-        if operation == Operation::Dead {
-            self.leave_orphaned_burials(effects);
-        }
+        self.leave_orphans(operation, effects);
         let queue = match operation {
             Operation::Claim => &mut self.claims,
+            Operation::Yield => &mut self.yields,
             Operation::Done => &mut self.settlements,
+            Operation::Park => &mut self.parkings,
             Operation::Dead => &mut self.burials,
+            Operation::LoadParked => return self.not_loaded(now, failure, effects),
         };
         match queue.failed(now, failure, &self.outage, &mut self.random) {
             BatchFailure::Repeated => {}
@@ -225,10 +255,15 @@ impl Engine {
         }
     }
 
-    /// A burial that failed is not tried again for a partition that is gone.
-    fn leave_orphaned_burials(&mut self, effects: &mut Effects) {
+    /// What is decided about a record is not tried again for a partition that is gone; that it was notified is a fact.
+    fn leave_orphans(&mut self, operation: Operation, effects: &mut Effects) {
+        let batch = match operation {
+            Operation::Park => self.parkings.under_way(),
+            Operation::Dead => self.burials.under_way(),
+            Operation::Claim | Operation::Yield | Operation::Done | Operation::LoadParked => return,
+        };
         let is_orphaned = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| entry.orphaned);
-        let orphaned: Vec<Ticket> = self.burials.under_way().iter().copied().filter(is_orphaned).collect();
+        let orphaned: Vec<Ticket> = batch.iter().copied().filter(is_orphaned).collect();
         for ticket in orphaned {
             self.leave_to_next_owner(ticket, effects);
         }
@@ -250,7 +285,14 @@ impl Engine {
         // schema. Custody is kept: the record waits as in an outage.
         let wait = self.outage.bound(u32::MAX);
         effects.push(Effect::Report(Report::LedgerHeld { wait, error }));
-        let queue = self.queue(operation);
+        let queue = match operation {
+            Operation::Claim => &mut self.claims,
+            Operation::Yield => &mut self.yields,
+            Operation::Done => &mut self.settlements,
+            Operation::Park => &mut self.parkings,
+            Operation::Dead => &mut self.burials,
+            Operation::LoadParked => return,
+        };
         queue.push(ticket);
         queue.hold(now + wait);
     }
@@ -264,14 +306,23 @@ impl Engine {
             }
         };
         let claims = self.claims.next(now, describe(Stage::Claiming, |_| 0));
+        let yields = self.yields.next(now, describe(Stage::Yielding, |_| 0));
         let settlements = self.settlements.next(now, describe(Stage::Settling, |_| 0));
+        let parkings = self.parkings.next(now, describe(Stage::Parking, |entry| entry.bytes));
         let burials = self.burials.next(now, describe(Stage::Burying, |entry| entry.bytes));
         let found = |ticket: &Ticket| entries.get(ticket).map(|entry| (*ticket, entry));
         if !claims.is_empty() {
             effects.push(Effect::Claim(claims.iter().filter_map(found).map(claim).collect()));
         }
+        if !yields.is_empty() {
+            effects.push(Effect::Yield(yields.iter().filter_map(found).map(settlement).collect()));
+        }
         if !settlements.is_empty() {
             effects.push(Effect::Done(settlements.iter().filter_map(found).map(settlement).collect()));
+        }
+        if !parkings.is_empty() {
+            let parking = |(ticket, entry)| parking(now, ticket, entry);
+            effects.push(Effect::Park(parkings.iter().filter_map(found).filter_map(parking).collect()));
         }
         if !burials.is_empty() {
             let letter = |(ticket, entry)| dead_letter(now, ticket, entry);
@@ -298,7 +349,21 @@ fn settlement((ticket, entry): (Ticket, &Entry)) -> Settlement {
         fingerprint: entry.fingerprint,
         coordinates: entry.record.coordinates,
         epoch: entry.epoch,
+        was_parked: entry.is_parked(),
     }
+}
+
+fn parking(now: Now, ticket: Ticket, entry: &Entry) -> Option<Parking> {
+    let plan = entry.parking.as_ref()?;
+    Some(Parking {
+        settlement: settlement((ticket, entry)),
+        key: plan.key,
+        attempts: entry.attempts,
+        wait: plan.due.saturating_sub(now),
+        first_failed_ago: entry.failed_at.map_or(Duration::ZERO, |failed| now.saturating_sub(failed.first)),
+        error: plan.error.clone(),
+        record: entry.record.clone(),
+    })
 }
 
 fn dead_letter(now: Now, ticket: Ticket, entry: &Entry) -> Option<DeadLetter> {

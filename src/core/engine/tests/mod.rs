@@ -1,6 +1,8 @@
 //! The engine alone, driven by hand: one test for each thing that a reader would ask about.
 
+mod parking;
 mod simulation;
+mod tables;
 
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use super::*;
 use crate::core::effect::{Claim, Delivery};
 use crate::core::event::Identity;
 use crate::core::failure::{DeliveryFailure, FailureClass, LedgerFailure, Reason};
-use crate::core::input::{LedgerRow, LedgerState};
+use crate::core::input::{LedgerRow, LedgerState, Operation};
 use crate::core::key::OrderingKey;
 use crate::core::record::{Coordinates, Offset, Record, Session};
 
@@ -22,6 +24,14 @@ pub(super) fn config(max_concurrent: usize, seed: u64) -> EngineConfig {
         decoder: Decoder::new(["ORDER_CREATED"], OrderingKey::OrderId),
         max_attempts: 3,
         retry: Schedule::new(Duration::from_secs(1), Duration::from_secs(8)),
+        park_after: Duration::from_secs(30),
+        breaker: BreakerConfig {
+            outages: 1_000,
+            failing_keys: 10,
+            failing_percent: 50,
+            probes: Schedule::new(Duration::from_secs(1), Duration::from_secs(30)),
+        },
+        max_parked: 1_000,
         max_concurrent,
         max_records: 1_000,
         max_bytes: 1 << 20,
@@ -59,7 +69,13 @@ impl Bench {
     fn new(records: Vec<Record>) -> Self {
         let mut bench =
             Self { engine: Engine::new(config(10, 1)), now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
-        bench.input(Input::Assigned { partition: P0, session: SESSION, epoch: EPOCH, start: Offset(0) });
+        bench.input(Input::Assigned {
+            partition: P0,
+            session: SESSION,
+            epoch: EPOCH,
+            start: Offset(0),
+            parked: Vec::new(),
+        });
         bench.input(Input::Polled { partition: P0, session: SESSION, records });
         bench
     }
@@ -126,6 +142,15 @@ impl Bench {
         delivery
     }
 
+    /// Delivers another order, of its own key, at this offset.
+    fn show_that_the_channel_works(&mut self, offset: i64) {
+        let records = vec![order(P0, offset, 9_999)];
+        self.input(Input::Polled { partition: P0, session: SESSION, records });
+        self.grant_claims();
+        self.deliver_next(Ok(()));
+        self.input(Input::Settled);
+    }
+
     fn buried(&mut self) -> Vec<(Reason, u32)> {
         let batches = self.take(|effect| if let Effect::Dead(batch) = effect { Ok(batch) } else { Err(effect) });
         let letters: Vec<_> = batches.into_iter().flatten().collect();
@@ -169,7 +194,13 @@ fn two_events_of_one_order() -> Bench {
     engine_config.decoder = Decoder::new(["ORDER_CREATED", "ORDER_SHIPPED"], OrderingKey::OrderId);
     let engine = Engine::new(engine_config);
     let mut bench = Bench { engine, now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
-    bench.input(Input::Assigned { partition: P0, session: SESSION, epoch: EPOCH, start: Offset(0) });
+    bench.input(Input::Assigned {
+        partition: P0,
+        session: SESSION,
+        epoch: EPOCH,
+        start: Offset(0),
+        parked: Vec::new(),
+    });
     bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 0, 1), shipped] });
     bench.grant_claims();
     bench
@@ -206,10 +237,11 @@ fn attempts_are_spent_by_failures_and_not_by_outages() {
     assert_eq!(bench.deliver_next(fails(TRANSIENT)).attempt, 1);
     bench.wait(Duration::from_secs(2));
     assert_eq!(bench.deliver_next(fails(FailureClass::Unknown)).attempt, 2);
+    bench.show_that_the_channel_works(1);
     bench.wait(Duration::from_secs(3));
     assert_eq!(bench.deliver_next(fails(TRANSIENT)).attempt, 3);
     assert_eq!(bench.buried(), [(Reason::Exhausted, 3)]);
-    assert_eq!(bench.stored(), Some(1));
+    assert_eq!(bench.stored(), Some(2));
     assert_eq!(bench.engine.accounting().dead_lettered, 1);
 }
 
@@ -283,7 +315,7 @@ fn a_topic_with_one_record_that_waits_does_not_fill_the_memory() {
     bench.grant_claims();
     bench.deliver_next(fails(FailureClass::Transient { retry_after: Some(Duration::from_mins(30)) }));
     let mut offset = 1;
-    while !bench.engine.stats().is_paused {
+    while bench.engine.stats().paused.is_none() {
         let records =
             (offset..offset + 500).map(|offset| record(P0, offset, r#"{"event_type":"OTHER"}"#.into())).collect();
         bench.input(Input::Polled { partition: P0, session: SESSION, records });
@@ -401,7 +433,13 @@ fn the_late_success_of_a_lost_partition_counts_and_the_next_session_waits_for_it
     bench.grant_claims();
     let running = bench.deliveries().remove(0);
     bench.input(Input::Lost { partitions: vec![P0] });
-    bench.input(Input::Assigned { partition: P0, session: Session(2), epoch: Epoch(3), start: Offset(0) });
+    bench.input(Input::Assigned {
+        partition: P0,
+        session: Session(2),
+        epoch: Epoch(3),
+        start: Offset(0),
+        parked: Vec::new(),
+    });
     bench.input(Input::Polled { partition: P0, session: Session(2), records: vec![order(P0, 0, 1)] });
     assert!(bench.claims().is_empty());
     bench.input(Input::Delivered { results: vec![(running.ticket, Ok(()))] });
@@ -435,13 +473,19 @@ fn memory_limits_pause_and_resume_with_hysteresis() {
     engine_config.max_records = 10;
     let mut bench =
         Bench { engine: Engine::new(engine_config), now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
-    bench.input(Input::Assigned { partition: P0, session: SESSION, epoch: EPOCH, start: Offset(0) });
+    bench.input(Input::Assigned {
+        partition: P0,
+        session: SESSION,
+        epoch: EPOCH,
+        start: Offset(0),
+        parked: Vec::new(),
+    });
     let records = (0..12).map(|offset| order(P0, offset, offset.unsigned_abs())).collect();
     bench.input(Input::Polled { partition: P0, session: SESSION, records });
-    assert!(bench.engine.stats().is_paused);
+    assert!(bench.engine.stats().paused.is_some());
     bench.grant_claims();
     let mut ended = 0;
-    while bench.engine.stats().is_paused {
+    while bench.engine.stats().paused.is_some() {
         bench.deliver_next(Ok(()));
         bench.input(Input::Settled);
         ended += 1;

@@ -1,0 +1,251 @@
+//! Parking: retries that are far away wait in `parked_events`, and the partition moves on.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Engine;
+use super::intake::ENTRY_OVERHEAD_BYTES;
+use crate::core::decode::Decoded;
+use crate::core::effect::{Effect, Effects, Outcome, ParkedKey, Report};
+use crate::core::entry::{Burial, Entry, FailedAt, Origin, ParkingPlan, Stage};
+use crate::core::event::Fingerprint;
+use crate::core::failure::{LedgerFailure, Reason};
+use crate::core::input::{LoadedLane, Now, ParkedRow, Ticket};
+use crate::core::key::LaneKey;
+use crate::core::record::{Partition, Session};
+use crate::core::watermark::Whereabouts;
+
+/// Keys that are read in one statement.
+const KEYS_PER_LOAD: usize = 100;
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The reading of parked records that are due: one statement at a time.
+#[derive(Debug, Default)]
+pub(super) struct Loads {
+    under_way: Option<Vec<(Partition, Session, LaneKey)>>,
+    failures: u32,
+    held_until: Option<Now>,
+}
+
+impl Loads {
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+}
+
+impl Engine {
+    /// Leaves the record to the table until then. Those behind it in its lane follow.
+    pub(super) fn park(&mut self, ticket: Ticket, due: Now, error: String) {
+        let Some(entry) = self.entries.get(&ticket) else { return };
+        let is_polled = !entry.is_parked();
+        self.queue_parking(ticket, due, Some(error));
+        // One out of the table keeps its place: what is behind it goes back with it.
+        if is_polled {
+            self.step_out_of_lane(ticket);
+        }
+    }
+
+    pub(super) fn queue_parking(&mut self, ticket: Ticket, due: Now, error: Option<String>) {
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        let key = match entry.origin {
+            Origin::Parked => entry.key,
+            // One that nothing orders is a lane of its own.
+            Origin::Polled { .. } => entry.lane.unwrap_or_else(|| LaneKey::of(entry.identity.order_id.as_bytes())),
+        };
+        entry.parking = Some(ParkingPlan { key, due, error });
+        if let (false, Some(state)) = (entry.is_parked(), self.partitions.get_mut(&entry.record.coordinates.partition))
+        {
+            state.parked.joins(key);
+        }
+        self.set_stage(ticket, Stage::Parking);
+        self.parkings.push(ticket);
+    }
+
+    pub(super) fn parked(&mut self, now: Now, parked: &[Ticket], effects: &mut Effects) {
+        let parked: HashSet<Ticket> = parked.iter().copied().collect();
+        for ticket in self.parkings.succeeded() {
+            let Some(entry) = self.entries.get_mut(&ticket) else { continue };
+            let Some(ParkingPlan { key, due, .. }) = entry.parking.take() else { continue };
+            let (partition, origin, is_durable) = (entry.partition(), entry.origin, parked.contains(&ticket));
+            if entry.orphaned {
+                self.end_orphan(now, ticket, is_durable, effects);
+                continue;
+            }
+            match (origin, self.partitions.get_mut(&partition)) {
+                (_, None) => {}
+                // When it is not durable, it was fenced or settled by somebody else: reading it again tells.
+                (Origin::Parked, Some(_)) => self.put_back(partition, key, if is_durable { due } else { now }),
+                (Origin::Polled { .. }, Some(state)) if is_durable => {
+                    state.parked.joined(key, due);
+                    self.end(now, ticket, Outcome::Parked, effects);
+                }
+                (Origin::Polled { .. }, Some(state)) => {
+                    state.parked.joins_not(key);
+                    self.claim_again(ticket);
+                }
+            }
+        }
+    }
+
+    fn end_orphan(&mut self, now: Now, ticket: Ticket, is_durable: bool, effects: &mut Effects) {
+        let is_polled = self.entries.get(&ticket).is_some_and(|entry| !entry.is_parked());
+        if is_durable && is_polled {
+            self.end(now, ticket, Outcome::Parked, effects);
+        } else {
+            self.leave_to_next_owner(ticket, effects);
+        }
+    }
+
+    /// What is in memory of a parked key is left to the table until then.
+    pub(super) fn put_back(&mut self, partition: Partition, key: LaneKey, due: Now) {
+        let Some(state) = self.partitions.get_mut(&partition) else { return };
+        for ticket in state.parked.put_back(key, due) {
+            self.remove(ticket);
+        }
+    }
+
+    /// When parked records are to be read, as far as nothing else is waited for.
+    pub(super) fn load_at(&self) -> Option<Now> {
+        if !self.may_load() {
+            return None;
+        }
+        let due = self.loadable().filter_map(|(_, state)| state.parked.next_due()).min()?;
+        Some(self.loads.held_until.map_or(due, |until| due.max(until)))
+    }
+
+    fn may_load(&self) -> bool {
+        self.loads.under_way.is_none()
+            && !self.is_suspended
+            && self.entries.len() < self.config.max_records
+            && self.bytes < self.config.max_bytes
+            && self.ready.len() < self.config.max_concurrent
+    }
+
+    /// While a delivery of an earlier session runs, it may be that of a parked record.
+    fn loadable(&self) -> impl Iterator<Item = (&Partition, &super::PartitionState)> {
+        self.partitions.iter().filter(|(partition, state)| state.is_active() && !self.orphans.contains_key(*partition))
+    }
+
+    pub(super) fn load_due(&mut self, now: Now, effects: &mut Effects) {
+        if self.load_at().is_none_or(|at| at > now) {
+            return;
+        }
+        self.loads.held_until = None;
+        let partitions: Vec<Partition> = self.loadable().map(|(partition, _)| *partition).collect();
+        let (mut asked, mut keys) = (Vec::new(), Vec::new());
+        for partition in partitions {
+            let Some(state) = self.partitions.get_mut(&partition) else { continue };
+            for key in state.parked.take_due(now, KEYS_PER_LOAD - keys.len()) {
+                asked.push((partition, state.session, key));
+                keys.push(ParkedKey { partition, epoch: state.epoch, key });
+            }
+        }
+        self.loads.under_way = Some(asked);
+        effects.push(Effect::LoadParked(keys));
+    }
+
+    pub(super) fn parked_loaded(&mut self, now: Now, mut lanes: Vec<LoadedLane>, effects: &mut Effects) {
+        self.loads.failures = 0;
+        let mut fenced = HashSet::new();
+        for (partition, session, key) in self.loads.under_way.take().unwrap_or_default() {
+            let is_current = self.partitions.get(&partition).is_some_and(|state| state.session == session);
+            if !is_current {
+                continue;
+            }
+            match lanes.iter().position(|lane| (lane.partition, lane.key) == (partition, key)) {
+                Some(index) => self.take_in_parked(now, lanes.swap_remove(index), effects),
+                None => drop(fenced.insert(partition)),
+            }
+        }
+        for partition in fenced {
+            self.fenced(partition, effects);
+        }
+    }
+
+    fn take_in_parked(&mut self, now: Now, lane: LoadedLane, effects: &mut Effects) {
+        let LoadedLane { partition, key, rows, is_all, removed } = lane;
+        let Some(state) = self.partitions.get_mut(&partition) else { return };
+        state.parked.removed(key, removed);
+        if removed > 0 {
+            effects.push(Effect::Report(Report::ParkedRemoved { count: removed }));
+        }
+        // The row of a record that is being parked this very moment, and waits for the answer.
+        let joins = |row: &ParkedRow| {
+            matches!(state.watermark.locate(row.record.coordinates.offset), Whereabouts::Unfinished(_))
+        };
+        let known = rows.iter().take_while(|row| !joins(row)).count();
+        let is_all = is_all && known == rows.len();
+        let epoch = state.epoch;
+        let mut tickets = Vec::with_capacity(known);
+        for row in rows.into_iter().take(known) {
+            let ticket = Ticket(self.next_ticket);
+            self.next_ticket += 1;
+            let entry = self.parked_entry(now, ParkedKey { partition, epoch, key }, row);
+            self.bytes += entry.bytes;
+            self.loaded += 1;
+            self.entries.insert(ticket, entry);
+            tickets.push(ticket);
+        }
+        let Some(state) = self.partitions.get_mut(&partition) else { return };
+        if tickets.is_empty() && !is_all {
+            // There is something that cannot be had: asking at once again cannot help.
+            return state.parked.not_loaded(key, now + ASK_AGAIN_AFTER);
+        }
+        state.parked.loaded(key, now, tickets, is_all);
+        state.forget_exhausted(key);
+        if let Some(head) = state.parked.head(key) {
+            self.move_head(head);
+        }
+    }
+
+    fn parked_entry(&self, now: Now, key: ParkedKey, row: ParkedRow) -> Entry {
+        let ParkedRow { identity, record, attempts, first_failed_ago } = row;
+        let (event, burial) = match self.decode(&record) {
+            Decoded::Event { event, .. } => (Some(Arc::new(event)), None),
+            // It was an event when it was parked: the configuration has changed.
+            Decoded::Ignored { event_type } => {
+                (None, Some((Reason::Invalid, format!("the event type {event_type} is not configured any more"))))
+            }
+            Decoded::Poison { reason, error } => (None, Some((reason, error))),
+        };
+        let first = now.saturating_sub(first_failed_ago);
+        Entry {
+            epoch: key.epoch,
+            origin: Origin::Parked,
+            identity,
+            // The ledger has had the fingerprint since the claim.
+            fingerprint: event.as_ref().map_or(Fingerprint([0; 32]), |event| event.fingerprint),
+            key: key.key,
+            lane: None,
+            event,
+            stage: Stage::Claimed,
+            orphaned: false,
+            polled_at: now,
+            bytes: record.size() + ENTRY_OVERHEAD_BYTES,
+            record,
+            attempts,
+            outages: 0,
+            started_at: Now::ZERO,
+            failed_at: (attempts > 0).then_some(FailedAt { first, last: first }),
+            parking: None,
+            burial: burial.map(|(reason, error)| Burial { reason, class: "permanent", error }),
+            busy: None,
+            seize_from: None,
+        }
+    }
+
+    /// Postgres was away: the same keys are due again after a wait.
+    pub(super) fn not_loaded(&mut self, now: Now, failure: LedgerFailure, effects: &mut Effects) {
+        self.loads.failures = self.loads.failures.saturating_add(1);
+        let wait = self.outage.wait(self.loads.failures, None, &mut self.random);
+        self.loads.held_until = Some(now + wait);
+        for (partition, session, key) in self.loads.under_way.take().unwrap_or_default() {
+            if let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.session == session) {
+                state.parked.not_loaded(key, now);
+            }
+        }
+        let (LedgerFailure::BadData(error) | LedgerFailure::Conflict(error) | LedgerFailure::Outage(error)) = failure;
+        effects.push(Effect::Report(Report::LedgerHeld { wait, error }));
+    }
+}

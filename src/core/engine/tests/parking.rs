@@ -1,0 +1,371 @@
+//! Retries that are far away, the breaker, and what is given up only with evidence.
+
+use super::tables::Tables;
+use super::*;
+use crate::core::effect::{PauseCause, WaitingPlace};
+
+/// An engine with one partition, whose statements are answered at once by tables that outlive it.
+struct Bench {
+    engine: Engine,
+    now: Now,
+    tables: Tables,
+    session: u64,
+    running: VecDeque<Delivery>,
+    reports: Vec<Report>,
+    stored: i64,
+    is_ledger_away: bool,
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut EngineConfig)) -> Self {
+        let mut engine_config = config(100, 1);
+        engine_config.decoder = Decoder::new(["ORDER_CREATED", "ORDER_PAID"], OrderingKey::OrderId);
+        engine_config.park_after = Duration::ZERO;
+        change(&mut engine_config);
+        let mut bench = Self {
+            engine: Engine::new(engine_config),
+            now: Now::ZERO,
+            tables: Tables::default(),
+            session: 0,
+            running: VecDeque::new(),
+            reports: Vec::new(),
+            stored: 0,
+            is_ledger_away: false,
+        };
+        bench.begin_session();
+        bench
+    }
+
+    fn begin_session(&mut self) {
+        self.session += 1;
+        let epoch = self.tables.raise(P0);
+        let parked = self.tables.parked_keys(self.now, P0);
+        let (session, start) = (Session(self.session), Offset(self.stored));
+        self.input(Input::Assigned { partition: P0, session, epoch, start, parked });
+    }
+
+    /// What a new process finds after this one has died.
+    fn restart(&mut self) {
+        self.engine = Engine::new(EngineConfig { park_after: Duration::ZERO, ..config(100, 2) });
+        self.running.clear();
+        self.begin_session();
+    }
+
+    fn poll(&mut self, records: Vec<Record>) {
+        self.input(Input::Polled { partition: P0, session: Session(self.session), records });
+    }
+
+    fn input(&mut self, input: Input) {
+        let mut effects = Effects::new();
+        self.engine.handle(self.now, input, &mut effects);
+        for effect in effects {
+            if let Some(answer) = self.perform(effect) {
+                self.input(answer);
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Option<Input> {
+        let away = |operation| Some(Input::LedgerFailed { operation, failure: LedgerFailure::Outage("gone".into()) });
+        let (now, tables) = (self.now, &mut self.tables);
+        match effect {
+            Effect::Claim(_) if self.is_ledger_away => return away(Operation::Claim),
+            Effect::Park(_) if self.is_ledger_away => return away(Operation::Park),
+            Effect::LoadParked(_) if self.is_ledger_away => return away(Operation::LoadParked),
+            Effect::Claim(batch) => {
+                let found = batch.iter().filter_map(|claim| Some((claim.ticket, tables.claim(claim)?))).collect();
+                return Some(Input::Claimed { found });
+            }
+            Effect::Done(batch) => {
+                for settlement in &batch {
+                    tables.done(settlement);
+                }
+                return Some(Input::Settled);
+            }
+            Effect::Park(batch) => {
+                let parked: Vec<_> = batch.iter().filter(|parking| tables.park(now, parking)).collect();
+                return Some(Input::Parked {
+                    parked: parked.iter().map(|parking| parking.settlement.ticket).collect(),
+                });
+            }
+            Effect::Dead(batch) => {
+                let buried: Vec<_> = batch.iter().filter(|letter| tables.bury(letter)).collect();
+                return Some(Input::Buried { buried: buried.iter().map(|letter| letter.settlement.ticket).collect() });
+            }
+            Effect::LoadParked(keys) => {
+                let lanes = keys.into_iter().filter_map(|key| tables.load(now, key)).collect();
+                return Some(Input::ParkedLoaded { lanes });
+            }
+            Effect::Deliver(delivery) => self.running.push_back(delivery),
+            Effect::StoreOffset { offset, .. } => self.stored = offset.0,
+            Effect::Report(report) => self.reports.push(report),
+            _ => {}
+        }
+        None
+    }
+
+    fn wait(&mut self, wait: Duration) {
+        let until = self.now + wait;
+        while self.now < until {
+            self.now += Duration::from_millis(500).min(until.saturating_sub(self.now));
+            self.input(Input::Tick);
+        }
+    }
+
+    /// Answers the delivery that began first; gives its offset and attempt.
+    fn answer(&mut self, result: Result<(), DeliveryFailure>) -> (i64, u32) {
+        let delivery = self.running.pop_front().expect("a delivery runs");
+        self.input(Input::Delivered { results: vec![(delivery.ticket, result)] });
+        (delivery.coordinates.offset.0, delivery.attempt)
+    }
+
+    /// Waits for the next delivery and answers it.
+    fn answer_next(&mut self, result: Result<(), DeliveryFailure>) -> (i64, u32) {
+        for _ in 0..1_000 {
+            if !self.running.is_empty() {
+                return self.answer(result);
+            }
+            self.wait(Duration::from_secs(1));
+        }
+        panic!("nothing is delivered: {:?}", self.engine.stats())
+    }
+
+    fn count(&self, is_one: impl Fn(&Report) -> bool) -> usize {
+        self.reports.iter().filter(|report| is_one(report)).count()
+    }
+
+    fn dead(&self) -> Vec<(i64, Reason, u32)> {
+        let dead = self.reports.iter().filter_map(|report| match report {
+            Report::Buried { coordinates, reason, attempts, .. } => Some((coordinates.offset.0, *reason, *attempts)),
+            _ => None,
+        });
+        dead.collect()
+    }
+}
+
+fn paid(offset: i64, order_id: u64) -> Record {
+    let text = String::from_utf8(order(P0, offset, order_id).value.unwrap().to_vec()).unwrap();
+    record(P0, offset, text.replace("ORDER_CREATED", "ORDER_PAID"))
+}
+
+#[test]
+fn a_far_retry_is_parked_the_partition_moves_on_and_later_records_of_the_key_stay_behind() {
+    let mut bench = Bench::new(|_| {});
+    bench.poll(vec![order(P0, 0, 1), paid(1, 1), order(P0, 2, 2)]);
+    assert_eq!(bench.answer(fails(TRANSIENT)), (0, 1));
+    assert_eq!(bench.answer(Ok(())), (2, 1));
+    assert_eq!((bench.stored, bench.tables.parked.len(), bench.running.len()), (3, 2, 0));
+    assert_eq!(bench.engine.stats().in_flight, 0);
+
+    bench.poll(vec![order(P0, 3, 2)]);
+    assert_eq!(bench.answer_next(Ok(())), (0, 2));
+    assert_eq!(bench.answer_next(Ok(())), (1, 1));
+    assert!(bench.tables.parked.is_empty());
+    assert_eq!((bench.engine.stats().parked_keys, bench.engine.accounting().parked_settled), (0, 2));
+    assert_eq!(bench.engine.accounting().parked, 2);
+}
+
+#[test]
+fn a_healthy_key_is_not_held_up_by_any_number_of_parked_ones() {
+    let mut bench = Bench::new(|config| {
+        config.max_records = 100;
+        config.max_parked = 10_000;
+        config.breaker.failing_keys = usize::MAX;
+    });
+    for chunk in 0..100 {
+        let records = (chunk * 50..chunk * 50 + 50).map(|offset| order(P0, offset, offset.unsigned_abs()));
+        bench.poll(records.collect());
+        for _ in 0..50 {
+            let told = Duration::from_mins(30);
+            let answer = FailureClass::Transient { retry_after: Some(told) };
+            let offset = bench.running[0].coordinates.offset.0;
+            bench.answer(if offset % 3 == 0 { Ok(()) } else { fails(answer) });
+        }
+    }
+    let stats = bench.engine.stats();
+    assert_eq!((stats.in_flight, stats.parked_rows, bench.stored), (0, 3_333, 5_000));
+    assert!(bench.tables.parked.len() == 3_333 && stats.bytes == 0);
+}
+
+#[test]
+fn parked_records_survive_a_restart_with_their_attempts_and_in_order() {
+    let mut bench = Bench::new(|_| {});
+    bench.poll(vec![order(P0, 0, 1), paid(1, 1)]);
+    bench.answer(fails(TRANSIENT));
+    bench.restart();
+    bench.poll(vec![order(P0, 2, 1), order(P0, 3, 3)]);
+    assert_eq!(bench.answer(Ok(())), (3, 1), "another key goes on at once");
+    assert_eq!(bench.answer_next(Ok(())), (0, 2));
+}
+
+#[test]
+fn a_record_is_exhausted_only_when_the_channel_works_for_others() {
+    let mut bench = Bench::new(|_| {});
+    bench.poll(vec![order(P0, 0, 1)]);
+    for attempt in 1..=10 {
+        assert_eq!(bench.answer_next(fails(TRANSIENT)), (0, attempt));
+    }
+    assert!(bench.dead().is_empty());
+    assert_eq!(bench.count(|report| matches!(report, Report::ExhaustedWithoutEvidence { .. })), 8);
+    bench.poll(vec![order(P0, 1, 2)]);
+    bench.answer(Ok(()));
+    assert_eq!(bench.answer_next(fails(TRANSIENT)), (0, 11));
+    assert_eq!(bench.dead(), [(0, Reason::Exhausted, 11)]);
+    assert!(bench.tables.parked.is_empty());
+}
+
+#[test]
+fn a_dead_key_drains_instead_of_clogging() {
+    let mut bench = Bench::new(|_| {});
+    // 20 events of one order that always fails, each of a type of its own.
+    let types: Vec<String> = (0..20).map(|number| format!("T{number}")).collect();
+    let mut engine_config = config(100, 3);
+    engine_config.decoder =
+        Decoder::new(types.iter().map(String::as_str).chain(["ORDER_CREATED"]), OrderingKey::OrderId);
+    engine_config.park_after = Duration::ZERO;
+    bench.engine = Engine::new(engine_config);
+    bench.begin_session();
+    let text = String::from_utf8(order(P0, 0, 1).value.unwrap().to_vec()).unwrap();
+    let events = (0..).zip(&types).map(|(offset, kind)| record(P0, offset, text.replace("ORDER_CREATED", kind)));
+    bench.poll(events.collect());
+    let mut healthy = 20;
+    while bench.dead().len() < 20 {
+        bench.answer_next(fails(TRANSIENT));
+        bench.poll(vec![order(P0, healthy, 1_000 + healthy.unsigned_abs())]);
+        let at = bench.running.iter().position(|delivery| delivery.coordinates.offset.0 == healthy).unwrap();
+        let delivery = bench.running.remove(at).unwrap();
+        bench.now += Duration::from_millis(1);
+        bench.input(Input::Delivered { results: vec![(delivery.ticket, Ok(()))] });
+        healthy += 1;
+    }
+    let dead = bench.dead();
+    assert_eq!(dead.iter().map(|(offset, ..)| *offset).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    assert_eq!(dead[0].2, 3);
+    assert!(dead[1..].iter().all(|(_, _, attempts)| *attempts <= 2), "{dead:?}");
+}
+
+/// Two hours of an outage, in simulated time.
+fn outage(class: FailureClass) -> Bench {
+    let mut bench = Bench::new(|config| {
+        config.breaker.outages = 5;
+        config.park_after = Duration::from_secs(30);
+        config.max_attempts = 5;
+    });
+    let records =
+        (0..100).flat_map(|key: i64| [order(P0, key * 2, key.unsigned_abs()), paid(key * 2 + 1, key.unsigned_abs())]);
+    bench.poll(records.collect());
+    let end = bench.now + Duration::from_hours(2);
+    let mut tried = 0;
+    while bench.now < end {
+        while !bench.running.is_empty() {
+            bench.answer(fails(class));
+            tried += 1;
+        }
+        bench.wait(Duration::from_secs(1));
+    }
+    assert!(tried < 1_000, "{tried} tries in two hours");
+    assert_eq!(bench.engine.stats().paused, Some(PauseCause::Breaker));
+    assert!(bench.dead().is_empty());
+    bench
+}
+
+fn deliver_the_rest(mut bench: Bench) -> (Vec<i64>, u32) {
+    let (mut offsets, mut most_attempts) = (Vec::new(), 0);
+    while offsets.len() < 200 {
+        let (offset, attempt) = bench.answer_next(Ok(()));
+        offsets.push(offset);
+        most_attempts = most_attempts.max(attempt);
+    }
+    assert_eq!((bench.stored, bench.tables.parked.len()), (200, 0));
+    assert!(bench.dead().is_empty());
+    (offsets, most_attempts)
+}
+
+fn assert_in_key_order(offsets: &[i64]) {
+    for key in 0..100 {
+        let place = |offset| offsets.iter().position(|other| *other == offset).unwrap();
+        assert!(place(key * 2) < place(key * 2 + 1), "key {key}");
+    }
+}
+
+#[test]
+fn after_two_hours_without_a_gateway_everything_is_delivered_in_key_order_and_no_attempt_was_spent() {
+    let (offsets, most_attempts) = deliver_the_rest(outage(FailureClass::Outage));
+    assert_in_key_order(&offsets);
+    assert_eq!(most_attempts, 1);
+}
+
+#[test]
+fn after_two_hours_of_errors_for_everybody_everything_is_delivered_in_key_order() {
+    let (offsets, _) = deliver_the_rest(outage(TRANSIENT));
+    assert_in_key_order(&offsets);
+}
+
+#[test]
+fn one_probe_at_a_time_each_of_another_key_and_a_success_lets_all_others_go() {
+    let mut bench = Bench::new(|config| config.breaker.outages = 3);
+    bench.poll((0..10).map(|offset| order(P0, offset, offset.unsigned_abs())).collect());
+    (0..10).for_each(|_| {
+        let _ = bench.answer(fails(FailureClass::Outage));
+    });
+    let mut probed = Vec::new();
+    for _ in 0..5 {
+        while bench.running.is_empty() {
+            bench.wait(Duration::from_secs(1));
+        }
+        assert_eq!(bench.running.len(), 1);
+        probed.push(bench.answer(fails(FailureClass::Outage)).0);
+    }
+    let distinct: std::collections::HashSet<_> = probed.iter().collect();
+    assert_eq!(distinct.len(), 5, "{probed:?}");
+    bench.answer_next(Ok(()));
+    bench.wait(Duration::from_secs(10));
+    assert_eq!(bench.running.len(), 9);
+    assert_eq!(bench.engine.stats().paused, None);
+}
+
+#[test]
+fn a_probe_that_is_answered_with_a_failure_is_parked_so_that_another_key_is_next() {
+    let mut bench = Bench::new(|config| {
+        config.breaker.outages = 3;
+        config.park_after = Duration::from_secs(30);
+    });
+    bench.poll((0..4).map(|offset| order(P0, offset, offset.unsigned_abs())).collect());
+    (0..4).for_each(|_| {
+        let _ = bench.answer(fails(FailureClass::Outage));
+    });
+    let first = bench.answer_next(fails(TRANSIENT)).0;
+    assert_eq!(bench.tables.parked.len(), 1);
+    let is_parked = |report: &Report| matches!(report, Report::RetryScheduled { place: WaitingPlace::Parked, .. });
+    assert_eq!(bench.count(is_parked), 1);
+    assert_ne!(bench.answer_next(Ok(())).0, first);
+}
+
+#[test]
+fn beyond_the_limit_of_parked_records_nothing_more_is_fetched() {
+    let mut bench = Bench::new(|config| config.max_parked = 10);
+    bench.poll((0..12).map(|offset| order(P0, offset, offset.unsigned_abs())).collect());
+    (0..12).for_each(|_| {
+        let _ = bench.answer(fails(TRANSIENT));
+    });
+    assert_eq!(bench.engine.stats().paused, Some(PauseCause::ParkedLimit));
+    (0..4).for_each(|_| {
+        let _ = bench.answer_next(Ok(()));
+    });
+    assert_eq!(bench.engine.stats().paused, None);
+}
+
+#[test]
+fn while_postgres_is_away_nothing_is_parked_twice_or_lost() {
+    let mut bench = Bench::new(|_| {});
+    bench.poll(vec![order(P0, 0, 1), paid(1, 1)]);
+    bench.is_ledger_away = true;
+    bench.answer(fails(TRANSIENT));
+    bench.wait(Duration::from_mins(5));
+    assert_eq!(bench.stored, 0);
+    assert!(bench.engine.stats().is_ledger_failing);
+    bench.is_ledger_away = false;
+    assert_eq!(bench.answer_next(Ok(())), (0, 2));
+    assert_eq!(bench.answer_next(Ok(())), (1, 1));
+    assert_eq!(bench.stored, 2);
+}

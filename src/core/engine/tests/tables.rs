@@ -1,0 +1,165 @@
+//! The tables of the ledger, said plainly: what each statement does to them, one row after another.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::*;
+use crate::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Settlement};
+use crate::core::event::Fingerprint;
+use crate::core::input::{LoadedLane, ParkedLane, ParkedRow};
+use crate::core::key::LaneKey;
+
+/// Rows of one key that are read at once: few, so that keys with more are met often.
+const ROWS_PER_KEY: usize = 3;
+
+pub(super) struct Row {
+    pub(super) state: LedgerState,
+    pub(super) coordinates: Coordinates,
+    epoch: Epoch,
+    is_yielded: bool,
+    pub(super) fingerprint: Fingerprint,
+}
+
+pub(super) struct Waiting {
+    identity: Identity,
+    key: LaneKey,
+    record: Record,
+    attempts: u32,
+    due: Now,
+    first_failed: Now,
+}
+
+#[derive(Default)]
+pub(super) struct Tables {
+    pub(super) epochs: HashMap<Partition, i64>,
+    pub(super) ledger: HashMap<Identity, Row>,
+    pub(super) parked: BTreeMap<Coordinates, Waiting>,
+}
+
+impl Tables {
+    pub(super) fn raise(&mut self, partition: Partition) -> Epoch {
+        let epoch = self.epochs.entry(partition).or_default();
+        *epoch += 1;
+        Epoch(*epoch)
+    }
+
+    fn is_current(&self, partition: Partition, epoch: Epoch) -> bool {
+        self.epochs.get(&partition) == Some(&epoch.0)
+    }
+
+    pub(super) fn claim(&mut self, claim: &Claim) -> Option<LedgerRow> {
+        if !self.is_current(claim.coordinates.partition, claim.epoch) {
+            return None;
+        }
+        let inserted = !self.ledger.contains_key(&claim.identity);
+        let row = self.ledger.entry(claim.identity.clone()).or_insert(Row {
+            state: LedgerState::Claimed,
+            coordinates: claim.coordinates,
+            epoch: claim.epoch,
+            is_yielded: false,
+            fingerprint: claim.fingerprint,
+        });
+        let later = row.coordinates.partition != claim.coordinates.partition
+            || row.coordinates.offset < claim.coordinates.offset;
+        if row.state == LedgerState::Dead && later {
+            row.state = LedgerState::Claimed;
+            row.coordinates = claim.coordinates;
+        }
+        let is_seized = claim.seize_from.as_ref().is_some_and(|from| from.coordinates == row.coordinates);
+        if row.state == LedgerState::Claimed && (is_seized || row.is_yielded) {
+            row.coordinates = claim.coordinates;
+        }
+        if row.state == LedgerState::Claimed && row.coordinates == claim.coordinates {
+            (row.epoch, row.is_yielded) = (claim.epoch, false);
+        }
+        let holder = Holder { topic: "order_events".into(), coordinates: row.coordinates };
+        Some(LedgerRow { state: row.state, holder, fingerprint: row.fingerprint, inserted })
+    }
+
+    pub(super) fn yield_claim(&mut self, settlement: &Settlement) {
+        let Some(row) = self.ledger.get_mut(&settlement.identity) else { return };
+        let is_ours = (row.coordinates, row.epoch) == (settlement.coordinates, settlement.epoch);
+        row.is_yielded |= is_ours && row.state == LedgerState::Claimed;
+    }
+
+    pub(super) fn done(&mut self, settlement: &Settlement) {
+        let row = self.ledger.get_mut(&settlement.identity).unwrap();
+        row.state = LedgerState::Done;
+        row.coordinates = settlement.coordinates;
+        if settlement.was_parked {
+            self.parked.retain(|_, waiting| waiting.identity != settlement.identity);
+        }
+    }
+
+    /// The row of the settlement, if its owner may decide about it.
+    fn decidable(&mut self, settlement: &Settlement, states: &[LedgerState]) -> Option<&mut Row> {
+        let is_current = self.is_current(settlement.coordinates.partition, settlement.epoch);
+        let row = self.ledger.get_mut(&settlement.identity)?;
+        let is_ours = row.coordinates == settlement.coordinates && states.contains(&row.state);
+        (is_current && is_ours).then_some(row)
+    }
+
+    pub(super) fn bury(&mut self, letter: &DeadLetter) -> bool {
+        let states = [LedgerState::Claimed, LedgerState::Parked, LedgerState::Dead];
+        let Some(row) = self.decidable(&letter.settlement, &states) else { return false };
+        row.state = LedgerState::Dead;
+        self.parked.retain(|_, waiting| waiting.identity != letter.settlement.identity);
+        true
+    }
+
+    pub(super) fn park(&mut self, now: Now, parking: &Parking) -> bool {
+        let Some(row) = self.decidable(&parking.settlement, &[LedgerState::Claimed, LedgerState::Parked]) else {
+            return false;
+        };
+        row.state = LedgerState::Parked;
+        let waiting = Waiting {
+            identity: parking.settlement.identity.clone(),
+            key: parking.key,
+            record: parking.record.clone(),
+            attempts: parking.attempts,
+            due: now + parking.wait,
+            first_failed: now.saturating_sub(parking.first_failed_ago),
+        };
+        self.parked.insert(parking.settlement.coordinates, waiting);
+        true
+    }
+
+    pub(super) fn parked_keys(&self, now: Now, partition: Partition) -> Vec<ParkedLane> {
+        let mut lanes: Vec<ParkedLane> = Vec::new();
+        for (_, waiting) in self.parked.iter().filter(|(at, _)| at.partition == partition) {
+            let key = waiting.key;
+            match lanes.iter_mut().find(|lane| lane.key == key) {
+                Some(lane) => lane.rows += 1,
+                None => lanes.push(ParkedLane { key, due_in: waiting.due.saturating_sub(now), rows: 1 }),
+            }
+        }
+        lanes
+    }
+
+    pub(super) fn load(&mut self, now: Now, asked: ParkedKey) -> Option<LoadedLane> {
+        let ParkedKey { partition, epoch, key } = asked;
+        if !self.is_current(partition, epoch) {
+            return None;
+        }
+        let is_asked = |(at, waiting): &(&Coordinates, &Waiting)| at.partition == partition && waiting.key == key;
+        let found: Vec<Coordinates> =
+            self.parked.iter().filter(is_asked).map(|(at, _)| *at).take(ROWS_PER_KEY).collect();
+        let is_all = found.len() < ROWS_PER_KEY;
+        let mut lane = LoadedLane { partition, key, rows: Vec::new(), is_all, removed: 0 };
+        for at in found {
+            let waiting = &self.parked[&at];
+            let row = &self.ledger[&waiting.identity];
+            if row.state != LedgerState::Parked || row.coordinates != at {
+                self.parked.remove(&at);
+                lane.removed += 1;
+                continue;
+            }
+            lane.rows.push(ParkedRow {
+                identity: waiting.identity.clone(),
+                record: waiting.record.clone(),
+                attempts: waiting.attempts,
+                first_failed_ago: now.saturating_sub(waiting.first_failed),
+            });
+        }
+        Some(lane)
+    }
+}
