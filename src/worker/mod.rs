@@ -272,9 +272,6 @@ impl Worker {
         let mut results = Vec::with_capacity(self.ended.len());
         for Ended { ticket, attempt, result, duration } in self.ended.drain(..) {
             AttemptEnded { attempt, result: &result, duration }.emit(&self.telemetry);
-            if result.is_ok() {
-                self.health.resolve(NotReady::Breaker);
-            }
             results.push((ticket, result));
         }
         self.input(Input::Delivered { results });
@@ -323,9 +320,8 @@ impl Worker {
     fn report(&mut self, report: &Report) {
         match report {
             Report::LedgerHeld { error, .. } => self.health.hold(NotReady::Postgres, error.clone()),
-            Report::DeliveryHeld { error, .. } | Report::BreakerOpened { error } => {
-                self.health.hold(NotReady::Breaker, error.clone());
-            }
+            Report::BreakerOpened { error } => self.health.hold(NotReady::Breaker, error.clone()),
+            Report::BreakerClosed => self.health.resolve(NotReady::Breaker),
             _ => {}
         }
         self.stop.note(report);
