@@ -207,7 +207,7 @@ impl Engine {
             Phase::Active => None,
         });
         let batches = self.queues().map(BatchQueue::wake_at);
-        let probe = self.breaker.wake_at().filter(|_| !self.ready.is_empty());
+        let probe = self.breaker.wake_at().filter(|_| !self.ready.is_empty() && !self.is_suspended);
         drain.chain(timer).chain(batches.into_iter().flatten()).chain(probe).chain(self.load_at()).min()
     }
 
@@ -300,12 +300,9 @@ impl Engine {
                 state.watermark.end(sequence);
                 entry.lane.and_then(|lane| state.leave_lane(lane, ticket))
             }
-            Origin::Parked => {
-                let head = state.parked.ended(entry.key, ticket);
-                state.forget_exhausted(entry.key);
-                head
-            }
+            Origin::Parked => state.parked.ended(entry.key, ticket),
         };
+        state.forget_exhausted(entry.key);
         if let Some(head) = head {
             self.move_head(head);
         }

@@ -5,19 +5,19 @@ use super::*;
 use crate::core::effect::{PauseCause, WaitingPlace};
 
 /// An engine with one partition, whose statements are answered at once by tables that outlive it.
-struct Bench {
-    engine: Engine,
-    now: Now,
+pub(super) struct Bench {
+    pub(super) engine: Engine,
+    pub(super) now: Now,
     tables: Tables,
     session: u64,
-    running: VecDeque<Delivery>,
+    pub(super) running: VecDeque<Delivery>,
     reports: Vec<Report>,
     stored: i64,
     is_ledger_away: bool,
 }
 
 impl Bench {
-    fn new(change: impl FnOnce(&mut EngineConfig)) -> Self {
+    pub(super) fn new(change: impl FnOnce(&mut EngineConfig)) -> Self {
         let mut engine_config = config(100, 1);
         engine_config.decoder = Decoder::new(["ORDER_CREATED", "ORDER_PAID"], OrderingKey::OrderId);
         engine_config.park_after = Duration::ZERO;
@@ -51,7 +51,7 @@ impl Bench {
         self.begin_session();
     }
 
-    fn poll(&mut self, records: Vec<Record>) {
+    pub(super) fn poll(&mut self, records: Vec<Record>) {
         self.input(Input::Polled { partition: P0, session: Session(self.session), records });
     }
 
@@ -104,7 +104,7 @@ impl Bench {
         None
     }
 
-    fn wait(&mut self, wait: Duration) {
+    pub(super) fn wait(&mut self, wait: Duration) {
         let until = self.now + wait;
         while self.now < until {
             self.now += Duration::from_millis(500).min(until.saturating_sub(self.now));
@@ -113,14 +113,14 @@ impl Bench {
     }
 
     /// Answers the delivery that began first; gives its offset and attempt.
-    fn answer(&mut self, result: Result<(), DeliveryFailure>) -> (i64, u32) {
+    pub(super) fn answer(&mut self, result: Result<(), DeliveryFailure>) -> (i64, u32) {
         let delivery = self.running.pop_front().expect("a delivery runs");
         self.input(Input::Delivered { results: vec![(delivery.ticket, result)] });
         (delivery.coordinates.offset.0, delivery.attempt)
     }
 
     /// Waits for the next delivery and answers it.
-    fn answer_next(&mut self, result: Result<(), DeliveryFailure>) -> (i64, u32) {
+    pub(super) fn answer_next(&mut self, result: Result<(), DeliveryFailure>) -> (i64, u32) {
         for _ in 0..1_000 {
             if !self.running.is_empty() {
                 return self.answer(result);
@@ -134,7 +134,7 @@ impl Bench {
         self.reports.iter().filter(|report| is_one(report)).count()
     }
 
-    fn dead(&self) -> Vec<(i64, Reason, u32)> {
+    pub(super) fn dead(&self) -> Vec<(i64, Reason, u32)> {
         let dead = self.reports.iter().filter_map(|report| match report {
             Report::Buried { coordinates, reason, attempts, .. } => Some((coordinates.offset.0, *reason, *attempts)),
             _ => None,
@@ -143,7 +143,7 @@ impl Bench {
     }
 }
 
-fn paid(offset: i64, order_id: u64) -> Record {
+pub(super) fn paid(offset: i64, order_id: u64) -> Record {
     let text = String::from_utf8(order(P0, offset, order_id).value.unwrap().to_vec()).unwrap();
     record(P0, offset, text.replace("ORDER_CREATED", "ORDER_PAID"))
 }
@@ -207,6 +207,7 @@ fn a_record_is_exhausted_only_when_the_channel_works_for_others() {
     }
     assert!(bench.dead().is_empty());
     assert_eq!(bench.count(|report| matches!(report, Report::ExhaustedWithoutEvidence { .. })), 8);
+    bench.now += Duration::from_millis(1);
     bench.poll(vec![order(P0, 1, 2)]);
     bench.answer(Ok(()));
     assert_eq!(bench.answer_next(fails(TRANSIENT)), (0, 11));
