@@ -16,10 +16,12 @@
 )]
 
 mod answers;
+mod at_most_once;
 mod back_pressure;
 mod architecture;
 mod configuration;
 mod crash;
+mod crash_loop;
 mod dead_letters;
 mod dlq_topic;
 mod fence;

@@ -20,8 +20,9 @@ pub async fn measure(server: &Server, orders: u32, partitions: i32) -> Duration 
     let fresh = server.fresh().await;
     let postgres = Server::open(&fresh.url, "bare", "orders");
     let owned: Vec<Partition> = (0..partitions).map(Partition).collect();
-    let raised = postgres.raise(&owned, "bench").await.unwrap();
-    let epoch = raised[0].1;
+    let starts: Vec<_> = owned.iter().map(|partition| (*partition, Offset(0))).collect();
+    let raised = postgres.raise(&starts, "bench").await.unwrap();
+    let epoch = raised[0].1.epoch;
     let coordinates = (0_i64..).flat_map(|offset| owned.iter().map(move |of| (*of, Offset(offset))));
     let claims: Vec<Claim> = (0..orders)
         .zip(coordinates)

@@ -11,6 +11,7 @@ use super::kafka::Kafka;
 use super::secret::{Secret, redacted_url};
 use super::units::{duration, size};
 pub use crate::core::key::OrderingKey;
+pub use crate::core::semantics::Semantics;
 
 /// Everything the worker needs to know, complete and valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -61,6 +62,9 @@ pub struct Database {
 pub struct Notification {
     /// How a notification leaves.
     pub channel: ChannelKind,
+    /// What becomes of a notification of which nobody knows whether it had its effect: its worker was killed in the middle, or no
+    /// answer came.
+    pub semantics: Semantics,
     /// Event types that are notified; all others are ignored and counted.
     #[schemars(length(min = 1), inner(length(min = 1, max = 128)))]
     pub event_types: Vec<String>,
@@ -239,7 +243,11 @@ impl Default for Database {
 
 impl Default for Notification {
     fn default() -> Self {
-        Self { channel: ChannelKind::Log, event_types: vec!["ORDER_CREATED".to_owned()] }
+        Self {
+            channel: ChannelKind::Log,
+            semantics: Semantics::AtLeastOnce,
+            event_types: vec!["ORDER_CREATED".to_owned()],
+        }
     }
 }
 

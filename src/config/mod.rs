@@ -36,7 +36,7 @@ mod value;
 
 pub use areas::{
     Breaker, ChannelKind, Database, DeadLetters, Delivery, Http, Ledger, Limits, LogFormat, Notification, Ordering,
-    OrderingKey, Retry, Settings, Telemetry, Webhook,
+    OrderingKey, Retry, Semantics, Settings, Telemetry, Webhook,
 };
 pub use checks::Purpose;
 pub use docs::{example, markdown};

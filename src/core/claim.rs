@@ -74,6 +74,7 @@ mod tests {
                 holder: holder.clone(),
                 fingerprint: if same_content { content } else { foreign },
                 inserted,
+                starts: 0,
             };
             assert_eq!(judge(&row, &ours, content), expected, "{row:?}");
         }

@@ -15,6 +15,8 @@ pub enum Effect {
     Claim(Vec<Claim>),
     /// Leave these claims, which nobody has begun to deliver, to any copy of their identity. Answered by `Yielded` or `LedgerFailed`.
     Yield(Vec<Settlement>),
+    /// Write how many starts of these records have not finished, in one statement. Answered by `Started` or `LedgerFailed`.
+    Start(Vec<Start>),
     /// Write these as notified, in one statement. Answered by `Settled` or `LedgerFailed`.
     Done(Vec<Settlement>),
     /// Park these, in one statement. Answered by `Parked` or `LedgerFailed`.
@@ -39,7 +41,7 @@ pub enum Effect {
     /// Fetch again.
     Resume,
     /// The partition may be given back.
-    Release { partition: Partition, session: Session, end: SessionEnd },
+    Release { partition: Partition, session: Session },
     /// The epoch was refused though Kafka has not taken the partition: begin a new session of it at `from`.
     Restart { partition: Partition, session: Session, from: Offset },
     /// Something worth a count or a line in the log.
@@ -71,6 +73,15 @@ pub struct Settlement {
     pub epoch: Epoch,
     /// The record came out of `parked_events`, and has a row there.
     pub was_parked: bool,
+}
+
+/// A record that is about to be delivered, or one whose attempt has ended. No two of a batch have the same identity.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pub settlement: Settlement,
+    /// Starts that have not finished: the one to come counts, and 0 says that none may have had an effect. A value and not a
+    /// difference, so that the statement may be repeated.
+    pub starts: u16,
 }
 
 /// One record to park, or to park again. No two of a batch have the same identity.
@@ -117,15 +128,6 @@ pub struct Delivery {
     pub attempt: u32,
     pub coordinates: Coordinates,
     pub event: Arc<OrderEvent>,
-}
-
-/// How a session of a partition ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// What ran has ended and is settled.
-    Drained,
-    /// At the deadline something ran still, or the session had been fenced.
-    CutOff,
 }
 
 /// How a record ended here: the label of `records_total{outcome}`.
@@ -237,6 +239,11 @@ pub enum Report {
     Fenced {
         partition: Partition,
         epoch: Epoch,
+    },
+    /// Owners of the partition died one after another without progress: what they had claimed runs carefully.
+    CrashLoop {
+        partition: Partition,
+        unclean_ends: u32,
     },
     /// The process stood still for this long.
     Frozen {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::event::{Fingerprint, Identity, OrderEvent};
-use super::failure::Reason;
+use super::failure::{FailureClass, Reason};
 use super::input::{Holder, Now};
 use super::key::LaneKey;
 use super::record::{Epoch, Partition, Record};
@@ -27,6 +27,10 @@ pub(super) struct Entry {
     pub(super) orphaned: bool,
     pub(super) polled_at: Now,
     pub(super) bytes: usize,
+    /// An owner before this one had claimed it, or it is parked: a process may have died of it.
+    pub(super) was_claimed_before: bool,
+    /// Starts in the ledger that have not finished.
+    pub(super) starts: u16,
     /// Attempts that were spent.
     pub(super) attempts: u32,
     /// Failures that spent nothing, in a row.
@@ -68,7 +72,13 @@ pub(super) enum Stage {
     Yielding,
     /// At the head of its lane; waits for a free delivery.
     Ready,
+    /// To be delivered as soon as its start is durable; in the queue of starts, or under way.
+    Starting,
     Delivering,
+    /// Failed, and tried again at this time; in the queue of starts, so that its start is known to have finished.
+    Failing {
+        until: Now,
+    },
     /// Failed; tried again at this time.
     Waiting {
         until: Now,
@@ -118,6 +128,12 @@ impl Entry {
 
     pub(super) fn is_parked(&self) -> bool {
         self.origin == Origin::Parked
+    }
+
+    /// Given up on because of starts that did not finish: each was an attempt.
+    pub(super) fn convict(&mut self, reason: Reason, error: &str) {
+        self.attempts = self.attempts.max(u32::from(self.starts));
+        self.burial = Some(Burial { reason, class: FailureClass::Unknown.as_str(), error: error.to_owned() });
     }
 
     pub(super) fn note_failure(&mut self, now: Now) {

@@ -18,7 +18,7 @@ pub struct Ticket(pub u64);
 #[derive(Debug)]
 pub enum Input {
     /// Kafka assigned the partition, Postgres raised its epoch and told what is parked; records from `start` on will be polled.
-    Assigned { partition: Partition, session: Session, epoch: Epoch, start: Offset, parked: Vec<ParkedLane> },
+    Assigned { partition: Partition, session: Session, start: Offset, raised: Raised, parked: Vec<ParkedLane> },
     /// Kafka wants the partitions back; deliveries that run may end until `deadline`.
     Revoking { partitions: Vec<Partition>, deadline: Now },
     /// The partitions already belong to somebody else.
@@ -27,6 +27,8 @@ pub enum Input {
     Polled { partition: Partition, session: Session, records: Vec<Record> },
     /// What the claims of one batch found. A ticket that is missing was fenced.
     Claimed { found: Vec<(Ticket, LedgerRow)> },
+    /// The starts of one batch that are durable. A ticket that is missing was fenced, or was settled otherwise.
+    Started { started: Vec<Ticket> },
     /// Whoever holds a copy may take the claims of the batch of `Yield`.
     Yielded,
     /// All rows of the batch of `Done` are durable.
@@ -56,10 +58,19 @@ pub enum Input {
 pub enum Operation {
     Claim,
     Yield,
+    Start,
     Done,
     Park,
     Dead,
     LoadParked,
+}
+
+/// A partition whose epoch was raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Raised {
+    pub epoch: Epoch,
+    /// Ownerships in a row before this one that ended uncleanly and without progress.
+    pub unclean_ends: u32,
 }
 
 /// A key of which records are parked when a session begins.
@@ -89,6 +100,8 @@ pub struct ParkedRow {
     pub identity: Identity,
     pub record: Record,
     pub attempts: u32,
+    /// Durable starts in a row that did not finish, as far as is known.
+    pub starts: u16,
     pub first_failed_ago: Duration,
 }
 
@@ -100,6 +113,8 @@ pub struct LedgerRow {
     pub fingerprint: Fingerprint,
     /// Whether this claim inserted the row.
     pub inserted: bool,
+    /// Durable starts in a row that did not finish, as far as is known.
+    pub starts: u16,
 }
 
 /// The copy of an identity that a ledger row belongs to.

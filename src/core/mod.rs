@@ -7,6 +7,7 @@ pub mod key;
 pub mod event;
 pub mod decode;
 pub mod failure;
+pub mod semantics;
 pub mod dead_letter;
 
 pub mod input;

@@ -2,24 +2,28 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::input::{Now, Ticket};
+use super::input::{Now, Raised, Ticket};
 use super::key::LaneKey;
 use super::parked::ParkedLanes;
 use super::record::{Epoch, Offset, Session};
+use super::semantics::is_crash_loop;
 use super::watermark::Watermark;
 
 #[derive(Debug)]
 pub(super) struct PartitionState {
     pub(super) session: Session,
     pub(super) epoch: Epoch,
+    pub(super) unclean_ends: u32,
     pub(super) watermark: Watermark,
     /// What was last asked to be stored.
     pub(super) stored: Offset,
     pub(super) phase: Phase,
-    /// Records of this session whose delivery runs.
+    /// Records of this session whose delivery runs, or is about to.
     pub(super) delivering: usize,
-    /// Records of this session that wait to be settled, parked or buried.
+    /// Records of this session that wait to be settled, parked or buried, or for their failure to be known.
     pub(super) settling: usize,
+    /// Records of this session that an owner before it had claimed.
+    pub(super) claimed_before: usize,
     pub(super) parked: ParkedLanes,
     /// Keys of which a record was exhausted: those behind it get one attempt each until one succeeds.
     exhausted: HashSet<LaneKey>,
@@ -36,15 +40,17 @@ pub(super) enum Phase {
 }
 
 impl PartitionState {
-    pub(super) fn new(session: Session, epoch: Epoch, start: Offset, parked: ParkedLanes) -> Self {
+    pub(super) fn new(session: Session, raised: Raised, start: Offset, parked: ParkedLanes) -> Self {
         Self {
             session,
-            epoch,
+            epoch: raised.epoch,
+            unclean_ends: raised.unclean_ends,
             watermark: Watermark::new(start),
             stored: start,
             phase: Phase::Active,
             delivering: 0,
             settling: 0,
+            claimed_before: 0,
             parked,
             exhausted: HashSet::new(),
             lanes: HashMap::new(),
@@ -53,6 +59,11 @@ impl PartitionState {
 
     pub(super) fn is_active(&self) -> bool {
         self.phase == Phase::Active
+    }
+
+    /// Owners died of it: what was claimed before starts durably, and a suspect runs alone.
+    pub(super) fn is_careful(&self) -> bool {
+        is_crash_loop(self.unclean_ends)
     }
 
     /// Nothing runs and nothing waits to be settled.
@@ -105,14 +116,9 @@ impl PartitionState {
         self.exhausted.contains(&key)
     }
 
-    #[cfg(test)]
-    pub(super) fn exhausted_keys(&self) -> usize {
-        self.exhausted.len()
-    }
-
     /// A key that nothing is held or parked of is not remembered.
     pub(super) fn forget_exhausted(&mut self, key: LaneKey) {
-        if !self.exhausted.is_empty() && !self.lanes.contains_key(&key) && !self.parked.is_blocked(key) {
+        if !self.lanes.contains_key(&key) && !self.parked.is_blocked(key) {
             self.exhausted.remove(&key);
         }
     }

@@ -2,34 +2,52 @@
 
 use super::pool::Postgres;
 use crate::core::failure::LedgerFailure;
-use crate::core::record::{Epoch, Partition};
+use crate::core::input::Raised;
+use crate::core::record::{Epoch, Offset, Partition};
 
 impl Postgres {
     /// Makes `owner` the owner of the partitions and returns the epochs that fence all earlier owners.
     ///
     /// `owner` names this start of this process: raising again for the same owner is no unclean end. A raise may be
     /// repeated, and may arrive after a later owner's: that one finds itself fenced and raises again.
-    pub async fn raise(&self, partitions: &[Partition], owner: &str) -> Result<Vec<(Partition, Epoch)>, LedgerFailure> {
+    ///
+    /// Each partition comes with the offset that its ownership begins at. One that begins elsewhere than the last had progress
+    /// before it: the counting of unclean ends begins anew.
+    pub async fn raise(
+        &self,
+        starts: &[(Partition, Offset)],
+        owner: &str,
+    ) -> Result<Vec<(Partition, Raised)>, LedgerFailure> {
+        let partitions: Vec<i32> = starts.iter().map(|(partition, _)| partition.0).collect();
+        let offsets: Vec<i64> = starts.iter().map(|(_, start)| start.0).collect();
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
-            "INSERT INTO partition_epochs AS e (consumer_group, topic, kpartition, epoch, owner, clean_end)
-             SELECT $1, $2, p.kpartition, 1, $3, false FROM unnest($4::integer[]) AS p(kpartition) ORDER BY p.kpartition
+            "INSERT INTO partition_epochs AS e (consumer_group, topic, kpartition, epoch, owner, clean_end, start_offset)
+             SELECT $1, $2, p.kpartition, 1, $3, false, p.start_offset
+               FROM unnest($4::integer[], $5::bigint[]) AS p(kpartition, start_offset) ORDER BY p.kpartition
              ON CONFLICT (consumer_group, topic, kpartition) DO UPDATE
              SET epoch = e.epoch + 1,
                  owner = excluded.owner,
                  clean_end = false,
-                 unclean_ends = CASE WHEN e.clean_end THEN 0 WHEN e.owner = excluded.owner THEN e.unclean_ends
+                 start_offset = excluded.start_offset,
+                 unclean_ends = CASE WHEN e.clean_end OR e.start_offset IS DISTINCT FROM excluded.start_offset THEN 0
+                                     WHEN e.owner = excluded.owner THEN e.unclean_ends
                                      ELSE e.unclean_ends + 1 END,
                  raised_at = excluded.raised_at
-             RETURNING kpartition, epoch",
+             RETURNING kpartition, epoch, unclean_ends",
             &*self.group,
             &*self.topic,
             owner,
-            &numbers(partitions),
+            &partitions,
+            &offsets,
         );
         let rows = self.answer(statement.fetch_all(&mut *lease)).await;
         let rows = lease.end(rows).await?;
-        Ok(rows.into_iter().map(|row| (Partition(row.kpartition), Epoch(row.epoch))).collect())
+        let raised = rows.into_iter().map(|row| {
+            let unclean_ends = row.unclean_ends.cast_unsigned();
+            (Partition(row.kpartition), Raised { epoch: Epoch(row.epoch), unclean_ends })
+        });
+        Ok(raised.collect())
     }
 
     /// The epochs as they are. A partition that was never raised is missing.
@@ -47,7 +65,7 @@ impl Postgres {
         Ok(rows.into_iter().map(|row| (Partition(row.kpartition), Epoch(row.epoch))).collect())
     }
 
-    /// Notes that these ownerships ended with nothing left undone. One that is over already stays as its successor has it.
+    /// Notes that these ownerships ended in good order: their process lives. One that is over already stays as its successor has it.
     pub async fn end_clean(&self, ended: &[(Partition, Epoch)]) -> Result<(), LedgerFailure> {
         let partitions: Vec<i32> = ended.iter().map(|(partition, _)| partition.0).collect();
         let epochs: Vec<i64> = ended.iter().map(|(_, epoch)| epoch.0).collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::failure::bug;
 use super::pool::Postgres;
-use crate::core::effect::{Claim, Settlement};
+use crate::core::effect::{Claim, Settlement, Start};
 use crate::core::event::{Fingerprint, Identity};
 use crate::core::failure::LedgerFailure;
 use crate::core::input::{Holder, LedgerRow, LedgerState, Ticket};
@@ -47,9 +47,7 @@ impl Postgres {
              ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
              SET (state, fingerprint, topic, kpartition, koffset, epoch, starts, claimed_at, settled_at) = (
                SELECT 'c', excluded.fingerprint, excluded.topic, excluded.kpartition, excluded.koffset, excluded.epoch,
-                      CASE WHEN l.state = 'c' AND (l.topic, l.kpartition, l.koffset)
-                                                = (excluded.topic, excluded.kpartition, excluded.koffset)
-                           THEN l.starts ELSE 0::smallint END,
+                      CASE l.state WHEN 'c' THEN l.starts ELSE 0::smallint END,
                       excluded.claimed_at, NULL::timestamptz
                 WHERE CASE l.state
                       WHEN 'c' THEN (l.topic, l.kpartition, l.koffset)
@@ -64,7 +62,7 @@ impl Postgres {
                SELECT l.state, l.fingerprint, l.topic, l.kpartition, l.koffset, l.epoch, l.starts, l.claimed_at,
                       l.settled_at
                 LIMIT 1)
-             RETURNING order_id, event_type, state, fingerprint, topic, kpartition, koffset,
+             RETURNING order_id, event_type, state, fingerprint, topic, kpartition, koffset, starts,
                        (xmax = 0) AS "inserted!""#,
             &*self.group,
             &*self.topic,
@@ -118,6 +116,49 @@ impl Postgres {
         );
         let yielded = self.answer(statement.execute(&mut *lease)).await;
         lease.end(yielded).await.map(drop)
+    }
+
+    /// Writes how many starts of each record have not finished; returns the tickets whose row is durable. A ticket that is missing
+    /// was fenced, or its identity was settled or claimed by another copy.
+    ///
+    /// No two of a batch have the same identity. Starting may be repeated.
+    pub async fn start(&self, starts: &[Start]) -> Result<Vec<Ticket>, LedgerFailure> {
+        let rows = Rows::of(starts.iter().map(|start| RowOf::from(&start.settlement)));
+        let counts: Vec<i16> = starts.iter().map(|start| i16::try_from(start.starts).unwrap_or(i16::MAX)).collect();
+        let mut lease = self.lease().await?;
+        let statement = sqlx::query!(
+            "WITH fence AS MATERIALIZED (
+               SELECT e.kpartition, e.epoch FROM partition_epochs e
+                WHERE e.consumer_group = $1 AND e.topic = $2 AND e.kpartition = ANY($3::integer[])
+                ORDER BY e.kpartition FOR SHARE),
+             input AS MATERIALIZED (
+               SELECT i.* FROM unnest($4::text[], $5::text[], $6::bytea[], $7::integer[], $8::bigint[], $9::bigint[], $10::smallint[])
+                   AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch, starts)
+                 JOIN fence USING (kpartition, epoch))
+             INSERT INTO processed_orders AS l (consumer_group, order_id, event_type, state, fingerprint, topic,
+                    kpartition, koffset, epoch, starts)
+             SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch, starts
+               FROM input ORDER BY order_id, event_type
+             ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
+             SET starts = excluded.starts, epoch = excluded.epoch
+             WHERE (l.topic, l.kpartition, l.koffset) = (excluded.topic, excluded.kpartition, excluded.koffset)
+               AND l.state IN ('c', 'p')
+             RETURNING order_id, event_type",
+            &*self.group,
+            &*self.topic,
+            &rows.fenced_partitions(),
+            rows.order_ids.as_slice() as _,
+            rows.event_types.as_slice() as _,
+            rows.fingerprints.as_slice() as _,
+            &rows.partitions,
+            &rows.offsets,
+            &rows.epochs,
+            &counts,
+        );
+        let started = self.answer(statement.fetch_all(&mut *lease)).await;
+        let started = lease.end(started).await?;
+        let tickets = Tickets::of(starts.iter().map(|start| (&start.settlement.identity, start.settlement.ticket)));
+        started.iter().map(|row| tickets.of_identity(&row.order_id, &row.event_type)).collect()
     }
 
     /// Writes the identities as notified, whoever owns the partitions meanwhile; removes what is parked of them and resolves their
@@ -197,6 +238,7 @@ impl Postgres {
             holder: Holder { topic, coordinates },
             fingerprint: Fingerprint(fingerprint),
             inserted: row.inserted,
+            starts: u16::try_from(row.starts).unwrap_or_default(),
         })
     }
 }
@@ -209,6 +251,7 @@ struct FoundRow {
     topic: String,
     kpartition: i32,
     koffset: i64,
+    starts: i16,
     inserted: bool,
 }
 

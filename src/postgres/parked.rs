@@ -145,7 +145,8 @@ impl Postgres {
                  FROM unnest($3::integer[], $4::bigint[], $5::bigint[]) AS a(kpartition, epoch, key_hash)
                  JOIN fence USING (kpartition, epoch)),
              found AS MATERIALIZED (
-               SELECT a.kpartition, a.key_hash, q.order_id, q.event_type, q.koffset, q.size, q.place, l.state = 'p' AS is_parked
+               SELECT a.kpartition, a.key_hash, q.order_id, q.event_type, q.koffset, q.size, q.place, l.starts,
+                      l.state = 'p' AS is_parked
                  FROM asked a
                 CROSS JOIN LATERAL (
                       SELECT p.order_id, p.event_type, p.koffset, octet_length(p.record) AS size,
@@ -155,7 +156,7 @@ impl Postgres {
                          AND p.key_hash = a.key_hash AND p.run_id IS NULL
                        ORDER BY p.koffset LIMIT $6) q
                  LEFT JOIN LATERAL (
-                      SELECT o.state FROM processed_orders o
+                      SELECT o.state, o.starts FROM processed_orders o
                        WHERE o.consumer_group = $1 AND o.order_id = q.order_id AND o.event_type = q.event_type
                          AND (o.topic, o.kpartition, o.koffset) = ($2, a.kpartition, q.koffset) OFFSET 0) l ON true),
              removed AS (
@@ -168,7 +169,7 @@ impl Postgres {
                  FROM found f)
              SELECT a.kpartition AS "kpartition!", a.key_hash AS "key_hash!", coalesce(s.found, 0) AS "found!",
                     coalesce(s.is_parked, false) AS "is_parked!", s.koffset AS "koffset?",
-                    q.order_id AS "order_id?", q.event_type AS "event_type?", q.attempts AS "attempts?", q.record AS "record?",
+                    q.order_id AS "order_id?", q.event_type AS "event_type?", q.attempts AS "attempts?", s.starts AS "starts?", q.record AS "record?",
                     greatest(extract(epoch FROM clock_timestamp() - q.first_failed_at), 0)::float8 AS "first_failed_ago?"
                FROM asked a
                LEFT JOIN sized s ON (s.kpartition, s.key_hash) = (a.kpartition, a.key_hash)
@@ -223,6 +224,7 @@ struct FoundRow {
     order_id: Option<String>,
     event_type: Option<String>,
     attempts: Option<i32>,
+    starts: Option<i16>,
     record: Option<Vec<u8>>,
     first_failed_ago: Option<f64>,
 }
@@ -263,6 +265,7 @@ impl FoundRow {
             identity: Identity { order_id: self.order_id?.into(), event_type: self.event_type?.into() },
             record,
             attempts: u32::try_from(self.attempts?).unwrap_or_default(),
+            starts: u16::try_from(self.starts?).unwrap_or_default(),
             first_failed_ago: wait(self.first_failed_ago?),
         })
     }

@@ -40,8 +40,11 @@ impl Telemetry {
             Report::Buried { reason, .. } => {
                 metrics.dead_letters_total.with_label_values(&[topic, reason.as_str()]).inc();
             }
-            // The record's own outcome is counted when it ends; the state of the breaker is a gauge.
-            Report::IgnoredEventType { .. } | Report::BreakerOpened { .. } | Report::BreakerClosed => {}
+            // The record's own outcome is counted when it ends; the breaker and the crash loops are gauges.
+            Report::IgnoredEventType { .. }
+            | Report::BreakerOpened { .. }
+            | Report::BreakerClosed
+            | Report::CrashLoop { .. } => {}
             Report::HandedBack { count, .. } => {
                 series.handed_back.inc_by(*count);
                 series.in_flight.sub(super::gauge_value(*count));
@@ -114,6 +117,10 @@ impl Telemetry {
             }
             Report::Fenced { partition, epoch } => warn!(
                 topic, partition = partition.0, epoch = epoch.0, "epoch refused: the partition has a later owner"
+            ),
+            Report::CrashLoop { partition, unclean_ends } => error!(
+                topic, partition = partition.0, unclean_ends,
+                "the owners of the partition died one after another without progress: what they had claimed runs carefully"
             ),
             Report::Frozen { gap } => warn!(?gap, "the process stood still: epochs are confirmed before anything starts"),
             Report::Aborted { partition, count } => warn!(

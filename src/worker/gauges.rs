@@ -71,6 +71,7 @@ impl Worker {
     fn show_stats(&mut self, stats: &Stats) {
         let metrics = self.telemetry.metrics();
         metrics.busy_records.set(gauge_value(stats.busy));
+        metrics.crash_loop_partitions.set(gauge_value(stats.crash_loops));
         metrics.memory_used_bytes.with_label_values(&["records"]).set(gauge_value(stats.bytes));
         let queue = |queue: Queue, length: usize| {
             metrics.queue_length.with_label_values(&[queue.as_str()]).set(gauge_value(length));

@@ -139,6 +139,7 @@ fn engine_config(settings: &Settings) -> EngineConfig {
     EngineConfig {
         topic: settings.kafka.topic.as_str().into(),
         decoder: Decoder::new(settings.notification.event_types.iter().map(String::as_str), settings.ordering.key),
+        semantics: settings.notification.semantics,
         max_attempts: settings.retry.max_attempts,
         retry: Schedule::new(settings.retry.initial_backoff, settings.retry.max_backoff),
         park_after: settings.retry.park_after,
@@ -251,6 +252,7 @@ impl Worker {
             }
             Input::Claimed { .. }
             | Input::Yielded
+            | Input::Started { .. }
             | Input::Settled
             | Input::Parked { .. }
             | Input::ParkedLoaded { .. } => {
@@ -282,6 +284,7 @@ impl Worker {
             match effect {
                 Effect::Claim(batch) => self.spawn(statements::claim(self.ledger(), batch)),
                 Effect::Yield(batch) => self.spawn(statements::yield_claims(self.ledger(), batch)),
+                Effect::Start(batch) => self.spawn(statements::start(self.ledger(), batch)),
                 Effect::Done(batch) => self.spawn(statements::done(self.ledger(), batch)),
                 Effect::Park(batch) => self.spawn(statements::park(self.ledger(), batch)),
                 Effect::Dead(batch) => self.spawn(statements::dead(self.ledger(), batch)),
@@ -299,7 +302,7 @@ impl Worker {
                 }
                 Effect::Pause => self.consumer.send(ConsumerCommand::Pause).await,
                 Effect::Resume => self.consumer.send(ConsumerCommand::Resume).await,
-                Effect::Release { partition, session, end } => self.release(partition, session, end).await,
+                Effect::Release { partition, session } => self.release(partition, session).await,
                 Effect::Restart { partition, session, from } => {
                     self.publisher.disown(partition);
                     self.consumer.send(ConsumerCommand::Restart { partition, session, from }).await;

@@ -8,10 +8,9 @@ use tokio::sync::watch;
 
 use super::{Answer, Worker};
 use crate::config::Kafka;
-use crate::core::effect::SessionEnd;
 use crate::core::failure::LedgerFailure;
-use crate::core::input::{Holder, Input, ParkedLane, Ticket};
-use crate::core::record::{Epoch, Offset, Partition, Session};
+use crate::core::input::{Holder, Input, ParkedLane, Raised, Ticket};
+use crate::core::record::{Offset, Partition, Session};
 use crate::http::health::{Health, NotReady};
 use crate::kafka::consumer::{Assignment, ConsumerCommand};
 use crate::kafka::lag::LagReader;
@@ -28,7 +27,7 @@ pub(super) struct Owned {
     partition: Partition,
     session: Session,
     start: Offset,
-    epoch: Epoch,
+    raised: Raised,
     parked: Vec<ParkedLane>,
 }
 
@@ -59,13 +58,13 @@ impl Worker {
 
     pub(super) async fn raised(&mut self, owned: Vec<Owned>) {
         self.health.resolve(NotReady::Postgres);
-        for Owned { partition, session, start, epoch, parked } in owned {
+        for Owned { partition, session, start, raised, parked } in owned {
             // Taken away while Postgres was asked, perhaps given anew.
             if !is_wanted(&self.raising.borrow(), partition, session) {
                 continue;
             }
             self.no_longer_raising(partition);
-            self.input(Input::Assigned { partition, session, epoch, start, parked });
+            self.input(Input::Assigned { partition, session, start, raised, parked });
             self.consumer.send(ConsumerCommand::Fetch { partition, session }).await;
         }
         self.show_ownership();
@@ -104,9 +103,9 @@ impl Worker {
     }
 
     /// The offset was stored before: commands keep their order.
-    pub(super) async fn release(&mut self, partition: Partition, session: Session, end: SessionEnd) {
+    pub(super) async fn release(&mut self, partition: Partition, session: Session) {
         let epoch = self.publisher.disown(partition);
-        if let (Some(epoch), SessionEnd::Drained) = (epoch, end) {
+        if let Some(epoch) = epoch {
             let postgres = self.postgres.clone();
             self.spawn(async move {
                 // Whether an ownership ended cleanly is only counted.
@@ -150,7 +149,7 @@ fn is_wanted(raising: &HashMap<Partition, Assignment>, partition: Partition, ses
     raising.get(&partition).is_some_and(|assignment| assignment.session == session)
 }
 
-type Raised = (Vec<(Partition, Epoch)>, HashMap<Partition, Vec<ParkedLane>>);
+type Answered = (Vec<(Partition, Raised)>, HashMap<Partition, Vec<ParkedLane>>);
 
 /// Raises epochs, however long Postgres takes: the partitions are paused until then.
 struct Raise {
@@ -163,14 +162,13 @@ struct Raise {
 impl Raise {
     /// What was taken away meanwhile is not raised any more, since that would fence its next owner.
     async fn run(self, mut assignments: Vec<Assignment>) -> Answer {
-        let (epochs, mut parked) = loop {
+        let (raised, mut parked) = loop {
             assignments.retain(|assignment| is_wanted(&self.wanted.borrow(), assignment.partition, assignment.session));
             if assignments.is_empty() {
                 return Answer::Nothing;
             }
-            let partitions: Vec<Partition> = assignments.iter().map(|assignment| assignment.partition).collect();
-            match self.raise(&partitions).await {
-                Ok(raised) => break raised,
+            match self.raise(&assignments).await {
+                Ok(answered) => break answered,
                 Err(error) => {
                     tracing::warn!(?error, "the epochs cannot be raised yet");
                     self.health.hold(NotReady::Postgres, "the epochs of the partitions cannot be raised");
@@ -178,17 +176,19 @@ impl Raise {
             }
             tokio::time::sleep(RETRY_AFTER).await;
         };
-        let raised = assignments.into_iter().filter_map(|Assignment { partition, session, start }| {
-            let epoch = epochs.iter().find(|(raised, _)| *raised == partition)?.1;
-            Some(Owned { partition, session, start, epoch, parked: parked.remove(&partition).unwrap_or_default() })
+        let owned = assignments.into_iter().filter_map(|Assignment { partition, session, start }| {
+            let raised = raised.iter().find(|(raised, _)| *raised == partition)?.1;
+            Some(Owned { partition, session, start, raised, parked: parked.remove(&partition).unwrap_or_default() })
         });
-        Answer::Raised(raised.collect())
+        Answer::Raised(owned.collect())
     }
 
     /// What is parked is read after the raise: earlier owners can park nothing more.
-    async fn raise(&self, partitions: &[Partition]) -> Result<Raised, LedgerFailure> {
-        let epochs = self.postgres.raise(partitions, &self.owner).await?;
-        Ok((epochs, self.postgres.parked_keys(partitions).await?))
+    async fn raise(&self, assignments: &[Assignment]) -> Result<Answered, LedgerFailure> {
+        let partitions: Vec<Partition> = assignments.iter().map(|assignment| assignment.partition).collect();
+        let starts: Vec<_> = assignments.iter().map(|assignment| (assignment.partition, assignment.start)).collect();
+        let raised = self.postgres.raise(&starts, &self.owner).await?;
+        Ok((raised, self.postgres.parked_keys(&partitions).await?))
     }
 }
 

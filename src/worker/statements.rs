@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 
 use super::Answer;
-use crate::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Settlement};
+use crate::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Settlement, Start};
 use crate::core::failure::LedgerFailure;
 use crate::core::input::{Input, Operation};
 use crate::postgres::Postgres;
@@ -29,6 +29,11 @@ pub(super) async fn claim(ledger: Ledger, batch: Vec<Claim>) -> Answer {
 pub(super) async fn yield_claims(ledger: Ledger, batch: Vec<Settlement>) -> Answer {
     let statement = async { ledger.postgres.yield_claims(&batch).await.map(|()| Input::Yielded) };
     answer(Operation::Yield, batch.len(), &ledger.telemetry, statement).await
+}
+
+pub(super) async fn start(ledger: Ledger, batch: Vec<Start>) -> Answer {
+    let statement = async { ledger.postgres.start(&batch).await.map(|started| Input::Started { started }) };
+    answer(Operation::Start, batch.len(), &ledger.telemetry, statement).await
 }
 
 pub(super) async fn done(ledger: Ledger, batch: Vec<Settlement>) -> Answer {
@@ -64,6 +69,7 @@ async fn answer(
     let statement = match operation {
         Operation::Claim => Statement::Claim,
         Operation::Yield => Statement::Yield,
+        Operation::Start => Statement::Start,
         Operation::Done => Statement::Done,
         Operation::Park => Statement::Park,
         Operation::Dead => Statement::Dead,

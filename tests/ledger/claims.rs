@@ -1,6 +1,6 @@
 use herald::core::failure::LedgerFailure;
-use herald::core::input::{LedgerState, Ticket};
-use herald::core::record::{Epoch, Partition};
+use herald::core::input::{LedgerRow, LedgerState, Ticket};
+use herald::core::record::{Epoch, Offset, Partition};
 
 use crate::ledger::fixture::{CONTENT, OTHER_CONTENT, at, claim, dead_letter, holder, row, settlement, test_database};
 
@@ -92,7 +92,7 @@ async fn a_takeover_has_the_epoch_of_the_new_owner_and_keeps_its_starts() {
     database.execute("UPDATE processed_orders SET starts = 1").await;
     let new = database.raise(0).await;
     let taken = database.claim_one(claim("1", at(0, 5), new)).await;
-    assert_eq!(taken, Some(row(LedgerState::Claimed, at(0, 5), false)));
+    assert_eq!(taken, Some(LedgerRow { starts: 1, ..row(LedgerState::Claimed, at(0, 5), false) }));
     assert_eq!(database.ledger("1").await, "c 0/5 e2");
     assert_eq!(database.look("SELECT starts::text FROM processed_orders").await, "1");
 }
@@ -165,7 +165,7 @@ async fn the_holder_of_another_topic_comes_back_by_its_name() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
     let elsewhere = database.another_group(crate::ledger::fixture::GROUP, "orders_v1");
-    let other_epoch = elsewhere.raise(&[Partition(0)], "worker").await.unwrap()[0].1;
+    let other_epoch = elsewhere.raise(&[(Partition(0), Offset(0))], "worker").await.unwrap()[0].1.epoch;
     elsewhere.claim(&[claim("1", at(0, 5), other_epoch)]).await.unwrap();
     let answer = database.claim_one(claim("1", at(0, 5), epoch)).await.unwrap();
     assert_eq!(&*answer.holder.topic, "orders_v1");
@@ -178,7 +178,7 @@ async fn groups_do_not_know_each_others_orders() {
     let epoch = database.raise(0).await;
     prepare(&database, LedgerState::Done, epoch).await;
     let other = database.another_group("invoices", crate::ledger::fixture::TOPIC);
-    let epoch = other.raise(&[Partition(0)], "worker").await.unwrap()[0].1;
+    let epoch = other.raise(&[(Partition(0), Offset(0))], "worker").await.unwrap()[0].1.epoch;
     let found = other.claim(&[claim("1", at(0, 5), epoch)]).await.unwrap();
     assert!(found[0].1.inserted);
 }

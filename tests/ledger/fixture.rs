@@ -72,8 +72,8 @@ impl TestDatabase {
     }
 
     pub(crate) async fn raise(&self, partition: i32) -> Epoch {
-        let raised = self.postgres.raise(&[Partition(partition)], "worker").await;
-        raised.unwrap()[0].1
+        let raised = self.postgres.raise(&[(Partition(partition), Offset(0))], "worker").await;
+        raised.unwrap()[0].1.epoch
     }
 
     pub(crate) async fn claim_one(&self, claim: Claim) -> Option<LedgerRow> {
@@ -167,5 +167,11 @@ pub(crate) fn record(coordinates: Coordinates, value: &str) -> Record {
 }
 
 pub(crate) fn row(state: LedgerState, coordinates: Coordinates, inserted: bool) -> LedgerRow {
-    LedgerRow { state, holder: Holder { topic: Arc::from(TOPIC), coordinates }, fingerprint: CONTENT, inserted }
+    LedgerRow {
+        state,
+        holder: Holder { topic: Arc::from(TOPIC), coordinates },
+        fingerprint: CONTENT,
+        inserted,
+        starts: 0,
+    }
 }

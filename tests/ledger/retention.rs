@@ -78,7 +78,7 @@ async fn preflight_and_migrations_know_what_is_missing() {
     database
         .execute("DROP TABLE _sqlx_migrations, partition_epochs, processed_orders, parked_events, dead_letters")
         .await;
-    assert_eq!(database.postgres.pending_migrations().await.unwrap(), ["0001 ledger", "0002 parking"]);
+    assert_eq!(database.postgres.pending_migrations().await.unwrap(), ["0001 ledger", "0002 parking", "0003 starts"]);
     let (one, other) = (database.postgres.clone(), database.postgres.clone());
     let (one, other) =
         (tokio::spawn(async move { one.migrate().await }), tokio::spawn(async move { other.migrate().await }));

@@ -14,8 +14,6 @@ use crate::core::invariants;
 struct Failed {
     ticket: Ticket,
     failure: DeliveryFailure,
-    /// When it failed before, or else when this attempt began: what the channel did since then tells whether it is to blame.
-    since: Now,
     /// It was to find out whether the channel is back.
     was_probe: bool,
 }
@@ -67,11 +65,6 @@ impl Engine {
         state.is_active() && entry.lane.is_some_and(|lane| state.parked.is_blocked(lane))
     }
 
-    pub(super) fn make_ready(&mut self, ticket: Ticket) {
-        self.set_stage(ticket, Stage::Ready);
-        self.ready.push_back(ticket);
-    }
-
     /// The lane goes on without this record.
     pub(super) fn step_out_of_lane(&mut self, ticket: Ticket) {
         if let Some(head) = self.take_out_of_lane(ticket) {
@@ -94,19 +87,29 @@ impl Engine {
             if self.breaker.permit(now) == Permit::Nothing {
                 return;
             }
-            let Some(ticket) = self.ready.pop_front() else { return };
+            let Some(ticket) = self.next_ready() else { return };
             self.start_delivery(now, ticket, effects);
         }
     }
 
     fn start_delivery(&mut self, now: Now, ticket: Ticket, effects: &mut Effects) {
-        let is_head = self.is_head_of_lane(ticket) && !self.is_behind_parked(ticket);
-        let Some(entry) = self.entries.get_mut(&ticket).filter(|entry| entry.stage == Stage::Ready) else { return };
-        let Some(event) = entry.event.clone() else { return };
+        let Some(entry) = self.entries.get(&ticket).filter(|entry| entry.stage == Stage::Ready) else { return };
         let Some(state) = self.partitions.get(&entry.partition()) else { return };
         if !state.is_active() {
             return;
         }
+        self.breaker.started(ticket);
+        if self.needs_start(entry) {
+            self.write_start(ticket);
+        } else {
+            self.deliver(now, ticket, effects);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, now: Now, ticket: Ticket, effects: &mut Effects) {
+        let is_head = self.is_head_of_lane(ticket) && !self.is_behind_parked(ticket);
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        let Some(event) = entry.event.clone() else { return };
         entry.started_at = now;
         let coordinates = entry.record.coordinates;
         let attempt = entry.attempts + 1;
@@ -116,7 +119,6 @@ impl Engine {
         ];
         super::report_all(found.into_iter().filter_map(Result::err), effects);
         self.set_stage(ticket, Stage::Delivering);
-        self.breaker.started(ticket);
         effects.push(Effect::Deliver(Delivery { ticket, attempt, coordinates, event }));
     }
 
@@ -132,7 +134,6 @@ impl Engine {
         let is_ours =
             !entry.orphaned && self.partitions.get(&entry.partition()).is_some_and(super::PartitionState::is_active);
         let was_probe = self.breaker.is_probe(ticket);
-        let since = entry.failed_at.map_or(entry.started_at, |failed| failed.last);
         self.learn(now, ticket, &result, effects);
         match result {
             // A fact, whoever owns the partition by now.
@@ -141,8 +142,8 @@ impl Engine {
                 self.settlements.push(ticket);
                 self.step_out_of_lane(ticket);
             }
-            Err(failure) if is_ours => self.failed(now, Failed { ticket, failure, since, was_probe }, effects),
-            Err(_) => self.leave_to_next_owner(ticket, effects),
+            Err(failure) if is_ours => self.failed(now, Failed { ticket, failure, was_probe }, effects),
+            Err(failure) => self.leave_failed(now, ticket, failure.class, effects),
         }
     }
 
@@ -172,7 +173,8 @@ impl Engine {
     }
 
     fn failed(&mut self, now: Now, failed: Failed, effects: &mut Effects) {
-        let Failed { ticket, failure: DeliveryFailure { class, error }, since, was_probe } = failed;
+        let Failed { ticket, failure: DeliveryFailure { class, error }, was_probe } = failed;
+        let is_uncertain = self.is_uncertain(class);
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         entry.note_failure(now);
         let retry_after = match class {
@@ -182,6 +184,11 @@ impl Engine {
                 let class = class.as_str();
                 return self.bury(ticket, Burial { reason: Reason::Permanent, class, error });
             }
+            FailureClass::Unknown if is_uncertain => {
+                entry.attempts += 1;
+                let class = class.as_str();
+                return self.bury(ticket, Burial { reason: Reason::Uncertain, class, error });
+            }
             FailureClass::Transient { retry_after } => retry_after,
             FailureClass::Unknown => None,
         };
@@ -190,7 +197,7 @@ impl Engine {
         let attempt = entry.attempts;
         let (coordinates, order_id) = (entry.record.coordinates, entry.identity.order_id.clone());
         let is_exhausted = self.has_spent_its_attempts(ticket);
-        if is_exhausted && self.is_to_blame(ticket, since) {
+        if is_exhausted && self.is_to_blame(ticket) {
             self.note_exhausted(ticket);
             let class = class.as_str();
             return self.bury(ticket, Burial { reason: Reason::Exhausted, class, error });
@@ -215,15 +222,20 @@ impl Engine {
     /// Behind a record that was exhausted, those of its key get one attempt each: a dead key drains instead of clogging.
     fn has_spent_its_attempts(&self, ticket: Ticket) -> bool {
         let Some(entry) = self.entries.get(&ticket) else { return false };
-        let follows_exhausted =
-            || self.partitions.get(&entry.partition()).is_some_and(|state| state.is_exhausted(entry.key));
-        entry.attempts >= self.config.max_attempts || follows_exhausted()
+        entry.attempts >= self.config.max_attempts || self.follows_exhausted(ticket)
     }
 
-    /// Evidence: the channel worked for others between the last two failures of this one. What it did before them says nothing
-    /// about an outage that began meanwhile.
-    fn is_to_blame(&self, ticket: Ticket, since: Now) -> bool {
-        self.entries.get(&ticket).is_some_and(|entry| self.evidence.works_for_others(entry.key, since))
+    fn follows_exhausted(&self, ticket: Ticket) -> bool {
+        let Some(entry) = self.entries.get(&ticket) else { return false };
+        self.partitions.get(&entry.partition()).is_some_and(|state| state.is_exhausted(entry.key))
+    }
+
+    /// Evidence: the channel works for others since it first failed for this one.
+    fn is_to_blame(&self, ticket: Ticket) -> bool {
+        let Some(entry) = self.entries.get(&ticket) else { return false };
+        let Some(failed) = entry.failed_at else { return false };
+        let since = if self.follows_exhausted(ticket) { entry.started_at.min(failed.first) } else { failed.first };
+        self.evidence.works_for_others(entry.key, since)
     }
 
     fn note_exhausted(&mut self, ticket: Ticket) {
@@ -244,6 +256,14 @@ impl Engine {
     }
 
     fn try_again_at(&mut self, until: Now, ticket: Ticket) {
+        if self.entries.get(&ticket).is_some_and(|entry| entry.starts > 0) {
+            self.write_failure(ticket, until);
+        } else {
+            self.wait_until(until, ticket);
+        }
+    }
+
+    pub(super) fn wait_until(&mut self, until: Now, ticket: Ticket) {
         self.set_stage(ticket, Stage::Waiting { until });
         self.timers.push(Reverse((until, ticket)));
     }

@@ -1,7 +1,7 @@
 //! Partitions go: revoked, lost, fenced, or at the end of the process.
 
 use super::Engine;
-use crate::core::effect::{ClaimResult, Effect, Effects, Report, SessionEnd};
+use crate::core::effect::{ClaimResult, Effect, Effects, Report};
 use crate::core::entry::Stage;
 use crate::core::input::{Now, Ticket};
 use crate::core::partition::Phase;
@@ -38,7 +38,7 @@ impl Engine {
         self.drop_session(partition, effects);
         effects.push(match phase {
             Phase::Active => Effect::Restart { partition, session, from },
-            Phase::Draining { .. } => Effect::Release { partition, session, end: SessionEnd::CutOff },
+            Phase::Draining { .. } => Effect::Release { partition, session },
         });
     }
 
@@ -61,7 +61,6 @@ impl Engine {
     fn release(&mut self, now: Now, partition: Partition, effects: &mut Effects) {
         let Some(state) = self.partitions.get(&partition) else { return };
         let session = state.session;
-        let end = if state.is_drained() { SessionEnd::Drained } else { SessionEnd::CutOff };
         let running: Vec<Ticket> = state
             .held()
             .filter(|ticket| self.entries.get(ticket).is_some_and(|entry| entry.stage == Stage::Delivering))
@@ -76,7 +75,7 @@ impl Engine {
             self.set_stage(ticket, Stage::Claimed);
         }
         self.drop_session(partition, effects);
-        effects.push(Effect::Release { partition, session, end });
+        effects.push(Effect::Release { partition, session });
     }
 
     /// Ends a session: what is under way becomes orphans, the next owner gets the rest.
@@ -95,6 +94,9 @@ impl Engine {
                 Stage::Burying => self.burials.is_under_way(ticket),
                 _ => false,
             };
+            if entry.stage == Stage::Starting {
+                self.breaker.abandoned(self.last_input_at, ticket);
+            }
             if !is_under_way {
                 // What was parked is so still.
                 count += u64::from(is_polled);
@@ -154,5 +156,6 @@ impl Engine {
             }
         }
         self.is_suspended = false;
+        self.confirm_starts();
     }
 }

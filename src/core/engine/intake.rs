@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::core::decode::{Decoded, synthetic_identity};
-use crate::core::effect::{Effect, Effects, Outcome, Report, SessionEnd};
+use crate::core::effect::{Effect, Effects, Outcome, Report};
 use crate::core::entry::{Burial, Entry, Origin, Stage};
 use crate::core::failure::Reason;
 use crate::core::input::{Now, Ticket};
@@ -20,11 +20,15 @@ impl Engine {
     pub(super) fn assigned(&mut self, partition: Partition, state: PartitionState, effects: &mut Effects) {
         if self.is_shutting_down {
             let session = state.session;
-            effects.push(Effect::Release { partition, session, end: SessionEnd::Drained });
+            effects.push(Effect::Release { partition, session });
             return;
         }
         // A session that was never ended can only be one that Kafka took without telling.
         self.lost(&[partition], effects);
+        if state.is_careful() {
+            let unclean_ends = state.unclean_ends;
+            effects.push(Effect::Report(Report::CrashLoop { partition, unclean_ends }));
+        }
         self.partitions.insert(partition, state);
     }
 
@@ -92,6 +96,8 @@ impl Engine {
             orphaned: false,
             polled_at: now,
             bytes,
+            was_claimed_before: false,
+            starts: 0,
             attempts: 0,
             outages: 0,
             started_at: Now::ZERO,

@@ -7,6 +7,7 @@ mod hand_over;
 mod intake;
 mod park;
 mod settle;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,9 @@ use super::parked::ParkedLanes;
 use super::partition::{PartitionState, Phase};
 use super::record::{Epoch, Partition};
 use super::retry::Schedule;
+use super::semantics::Semantics;
 use park::Loads;
+use start::Suspects;
 
 /// Rows of a statement that carries no payloads.
 const LEDGER_BATCH: BatchLimits = BatchLimits { rows: 1_000, bytes: 16 << 20 };
@@ -42,6 +45,7 @@ const REMEMBERED_PER_RECORD: usize = 50;
 pub struct EngineConfig {
     pub topic: Arc<str>,
     pub decoder: Decoder,
+    pub semantics: Semantics,
     pub max_attempts: u32,
     /// Waits after failures that spend an attempt.
     pub retry: Schedule,
@@ -67,6 +71,8 @@ pub struct Stats {
     pub delivering: usize,
     pub ready: usize,
     pub busy: usize,
+    /// Partitions with records that run carefully, since owners died of one of them.
+    pub crash_loops: usize,
     pub claiming: usize,
     pub settling: usize,
     pub parking: usize,
@@ -97,6 +103,7 @@ pub struct Engine {
     orphans: HashMap<Partition, usize>,
     claims: BatchQueue,
     yields: BatchQueue,
+    starts: BatchQueue,
     settlements: BatchQueue,
     parkings: BatchQueue,
     burials: BatchQueue,
@@ -105,6 +112,10 @@ pub struct Engine {
     evidence: Evidence,
     /// Heads of lanes that wait for a free delivery, in the order in which they became ready.
     ready: VecDeque<Ticket>,
+    /// The same of those that may abort the process: each runs alone, those with the fewest starts first.
+    suspects: Suspects,
+    /// Starts that became durable while nothing may start.
+    unconfirmed_starts: Vec<Ticket>,
     timers: BinaryHeap<Reverse<(Now, Ticket)>>,
     next_ticket: u64,
     delivering: usize,
@@ -136,6 +147,7 @@ impl Engine {
             orphans: HashMap::new(),
             claims: BatchQueue::new(LEDGER_BATCH),
             yields: BatchQueue::new(LEDGER_BATCH),
+            starts: BatchQueue::new(LEDGER_BATCH),
             settlements: BatchQueue::new(LEDGER_BATCH),
             parkings: BatchQueue::new(PAYLOAD_BATCH),
             burials: BatchQueue::new(PAYLOAD_BATCH),
@@ -143,6 +155,8 @@ impl Engine {
             breaker: Breaker::new(config.breaker.clone()),
             evidence: Evidence::default(),
             ready: VecDeque::new(),
+            suspects: Suspects::default(),
+            unconfirmed_starts: Vec::new(),
             timers: BinaryHeap::new(),
             next_ticket: 0,
             delivering: 0,
@@ -164,13 +178,14 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Effects) {
         self.notice_freeze(now, effects);
         match input {
-            Input::Assigned { partition, session, epoch, start, parked } => {
+            Input::Assigned { partition, session, start, raised, parked } => {
                 let parked = ParkedLanes::new(now, parked);
-                self.assigned(partition, PartitionState::new(session, epoch, start, parked), effects);
+                self.assigned(partition, PartitionState::new(session, raised, start, parked), effects);
             }
             Input::Polled { partition, session, records } => self.polled(now, partition, session, records, effects),
             Input::Claimed { found } => self.claimed(now, found, effects),
             Input::Yielded => self.yielded(),
+            Input::Started { started } => self.started(now, &started, effects),
             Input::Settled => self.settled(now, effects),
             Input::Parked { parked } => self.parked(now, &parked, effects),
             Input::ParkedLoaded { lanes } => self.parked_loaded(now, lanes, effects),
@@ -207,7 +222,7 @@ impl Engine {
             Phase::Active => None,
         });
         let batches = self.queues().map(BatchQueue::wake_at);
-        let probe = self.breaker.wake_at().filter(|_| !self.ready.is_empty() && !self.is_suspended);
+        let probe = self.breaker.wake_at().filter(|_| self.has_ready());
         drain.chain(timer).chain(batches.into_iter().flatten()).chain(probe).chain(self.load_at()).min()
     }
 
@@ -228,8 +243,9 @@ impl Engine {
             in_flight: self.entries.len() - self.loaded,
             bytes: self.bytes,
             delivering: self.delivering,
-            ready: self.ready.len(),
+            ready: self.ready.len() + self.suspects.len(),
             busy: self.busy_records,
+            crash_loops: self.crash_loops(),
             claiming: self.claims.len(),
             settling: self.settlements.len(),
             parking: self.parkings.len(),
@@ -254,7 +270,7 @@ impl Engine {
     fn unsettled_identities(&self) -> impl Iterator<Item = crate::core::event::Identity> {
         self.entries
             .values()
-            .filter(|entry| matches!(entry.stage, Stage::Delivering | Stage::Settling))
+            .filter(|entry| matches!(entry.stage, Stage::Starting | Stage::Delivering | Stage::Settling))
             .map(|entry| entry.identity.clone())
     }
 
@@ -300,9 +316,12 @@ impl Engine {
                 state.watermark.end(sequence);
                 entry.lane.and_then(|lane| state.leave_lane(lane, ticket))
             }
-            Origin::Parked => state.parked.ended(entry.key, ticket),
+            Origin::Parked => {
+                let head = state.parked.ended(entry.key, ticket);
+                state.forget_exhausted(entry.key);
+                head
+            }
         };
-        state.forget_exhausted(entry.key);
         if let Some(head) = head {
             self.move_head(head);
         }
@@ -314,6 +333,11 @@ impl Engine {
         let entry = self.entries.remove(&ticket)?;
         self.bytes -= entry.bytes;
         self.loaded -= usize::from(entry.is_parked());
+        if let (true, false, Some(state)) =
+            (entry.was_claimed_before, entry.orphaned, self.partitions.get_mut(&entry.partition()))
+        {
+            state.claimed_before -= 1;
+        }
         Some(entry)
     }
 
@@ -322,9 +346,10 @@ impl Engine {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         let before = std::mem::replace(&mut entry.stage, stage);
         let is_busy = |stage| matches!(stage, Stage::Busy { .. });
-        let is_settling = |stage| matches!(stage, Stage::Settling | Stage::Parking | Stage::Burying);
-        let is_waiting = |stage| matches!(stage, Stage::Waiting { .. });
-        let is_delivering = |stage| stage == Stage::Delivering;
+        let is_settling =
+            |stage| matches!(stage, Stage::Failing { .. } | Stage::Settling | Stage::Parking | Stage::Burying);
+        let is_waiting = |stage| matches!(stage, Stage::Failing { .. } | Stage::Waiting { .. });
+        let is_delivering = |stage| matches!(stage, Stage::Starting | Stage::Delivering);
         let adjust = |count: &mut usize, was: bool, is: bool| {
             *count = *count + usize::from(is) - usize::from(was);
         };
@@ -392,7 +417,7 @@ impl Engine {
 
     fn pause_cause(&self) -> Option<PauseCause> {
         // Without a record to probe with, one has to be fetched.
-        let can_probe = !self.ready.is_empty() || self.delivering > 0 || self.waiting > 0;
+        let can_probe = self.has_ready() || self.delivering > 0 || self.waiting > 0;
         if self.breaker.state() != BreakerState::Closed && can_probe {
             return Some(PauseCause::Breaker);
         }
@@ -420,8 +445,8 @@ impl Engine {
         self.partitions.values().map(|state| state.parked.rows()).sum()
     }
 
-    fn queues(&self) -> [&BatchQueue; 5] {
-        [&self.claims, &self.yields, &self.settlements, &self.parkings, &self.burials]
+    fn queues(&self) -> [&BatchQueue; 6] {
+        [&self.claims, &self.yields, &self.starts, &self.settlements, &self.parkings, &self.burials]
     }
 
     fn is_ledger_failing(&self) -> bool {

@@ -8,8 +8,10 @@ use super::Engine;
 use crate::core::batch::BatchFailure;
 use crate::core::claim::{Verdict, judge};
 use crate::core::decode::synthetic_identity;
-use crate::core::effect::{Claim, ClaimResult, DeadLetter, Effect, Effects, Outcome, Parking, Report, Settlement};
-use crate::core::entry::{Burial, Busy, Entry, Origin, Stage};
+use crate::core::effect::{
+    Claim, ClaimResult, DeadLetter, Effect, Effects, Outcome, Parking, Report, Settlement, Start,
+};
+use crate::core::entry::{Burial, Busy, Entry, Stage};
 use crate::core::failure::{LedgerFailure, Reason};
 use crate::core::input::{Holder, LedgerRow, Now, Operation, Ticket};
 use crate::core::watermark::Whereabouts;
@@ -57,8 +59,9 @@ impl Engine {
             Verdict::Conflict => ClaimResult::Conflict,
         };
         effects.push(Effect::Report(Report::Claimed(result)));
+        let is_convicted = verdict == Verdict::Takeover && self.taken_over(ticket, row.starts);
         match verdict {
-            Verdict::Fresh | Verdict::Takeover if is_given_up => self.queue_burial(ticket),
+            Verdict::Fresh | Verdict::Takeover if is_given_up || is_convicted => self.queue_burial(ticket),
             Verdict::Fresh | Verdict::Takeover => self.take_place(ticket),
             Verdict::Busy => self.wait_for_holder(now, ticket, &row.holder, effects),
             Verdict::Duplicate => self.end(now, ticket, Outcome::Duplicate, effects),
@@ -203,18 +206,8 @@ impl Engine {
             if buried.contains(&ticket) {
                 self.end_buried(now, ticket, effects);
             } else {
-                self.not_buried(now, ticket, effects);
+                self.ask_ledger(now, ticket, effects);
             }
-        }
-    }
-
-    /// Fenced, or settled by somebody else: a claim, or the table of parked records, tells which, unless the session is over anyway.
-    fn not_buried(&mut self, now: Now, ticket: Ticket, effects: &mut Effects) {
-        let Some(entry) = self.entries.get(&ticket) else { return };
-        match entry.origin {
-            _ if entry.orphaned => self.leave_to_next_owner(ticket, effects),
-            Origin::Polled { .. } => self.claim_again(ticket),
-            Origin::Parked => self.put_back(entry.partition(), entry.key, now),
         }
     }
 
@@ -243,6 +236,7 @@ impl Engine {
         let queue = match operation {
             Operation::Claim => &mut self.claims,
             Operation::Yield => &mut self.yields,
+            Operation::Start => &mut self.starts,
             Operation::Done => &mut self.settlements,
             Operation::Park => &mut self.parkings,
             Operation::Dead => &mut self.burials,
@@ -260,7 +254,7 @@ impl Engine {
         let batch = match operation {
             Operation::Park => self.parkings.under_way(),
             Operation::Dead => self.burials.under_way(),
-            Operation::Claim | Operation::Yield | Operation::Done | Operation::LoadParked => return,
+            Operation::Claim | Operation::Yield | Operation::Start | Operation::Done | Operation::LoadParked => return,
         };
         let is_orphaned = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| entry.orphaned);
         let orphaned: Vec<Ticket> = batch.iter().copied().filter(is_orphaned).collect();
@@ -288,6 +282,7 @@ impl Engine {
         let queue = match operation {
             Operation::Claim => &mut self.claims,
             Operation::Yield => &mut self.yields,
+            Operation::Start => &mut self.starts,
             Operation::Done => &mut self.settlements,
             Operation::Park => &mut self.parkings,
             Operation::Dead => &mut self.burials,
@@ -308,6 +303,10 @@ impl Engine {
         let claims = self.claims.next(now, describe(Stage::Claiming, |_| 0));
         let yields = self.yields.next(now, describe(Stage::Yielding, |_| 0));
         let settlements = self.settlements.next(now, describe(Stage::Settling, |_| 0));
+        let starts = self.starts.next(now, |ticket| {
+            let entry = entries.get(&ticket).filter(|entry| start(ticket, entry).is_some())?;
+            Some((entry.identity.clone(), 0))
+        });
         let parkings = self.parkings.next(now, describe(Stage::Parking, |entry| entry.bytes));
         let burials = self.burials.next(now, describe(Stage::Burying, |entry| entry.bytes));
         let found = |ticket: &Ticket| entries.get(ticket).map(|entry| (*ticket, entry));
@@ -316,6 +315,10 @@ impl Engine {
         }
         if !yields.is_empty() {
             effects.push(Effect::Yield(yields.iter().filter_map(found).map(settlement).collect()));
+        }
+        if !starts.is_empty() {
+            let start = |(ticket, entry)| start(ticket, entry);
+            effects.push(Effect::Start(starts.iter().filter_map(found).filter_map(start).collect()));
         }
         if !settlements.is_empty() {
             effects.push(Effect::Done(settlements.iter().filter_map(found).map(settlement).collect()));
@@ -340,6 +343,27 @@ fn claim((ticket, entry): (Ticket, &Entry)) -> Claim {
         epoch: entry.epoch,
         seize_from: entry.seize_from.clone(),
     }
+}
+
+/// What the ledger is to know about the starts of a record.
+fn start(ticket: Ticket, entry: &Entry) -> Option<Start> {
+    let starts = match entry.stage {
+        Stage::Starting => entry.starts.saturating_add(1),
+        Stage::Failing { .. } => 0,
+        Stage::Gated
+        | Stage::Claiming
+        | Stage::Busy { .. }
+        | Stage::Behind
+        | Stage::Claimed
+        | Stage::Yielding
+        | Stage::Ready
+        | Stage::Delivering
+        | Stage::Waiting { .. }
+        | Stage::Settling
+        | Stage::Parking
+        | Stage::Burying => return None,
+    };
+    Some(Start { settlement: settlement((ticket, entry)), starts })
 }
 
 fn settlement((ticket, entry): (Ticket, &Entry)) -> Settlement {

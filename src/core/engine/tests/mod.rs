@@ -1,9 +1,8 @@
 //! The engine alone, driven by hand: one test for each thing that a reader would ask about.
 
-mod evidence;
-mod loads;
 mod parking;
 mod simulation;
+mod starts;
 mod tables;
 
 use std::time::Duration;
@@ -12,7 +11,7 @@ use super::*;
 use crate::core::effect::{Claim, Delivery};
 use crate::core::event::Identity;
 use crate::core::failure::{DeliveryFailure, FailureClass, LedgerFailure, Reason};
-use crate::core::input::{LedgerRow, LedgerState, Operation};
+use crate::core::input::{LedgerRow, LedgerState, Operation, Raised};
 use crate::core::key::OrderingKey;
 use crate::core::record::{Coordinates, Offset, Record, Session};
 
@@ -20,10 +19,16 @@ const P0: Partition = Partition(0);
 const SESSION: Session = Session(1);
 const EPOCH: Epoch = Epoch(1);
 
+/// After a clean end.
+fn raised(epoch: i64) -> Raised {
+    Raised { epoch: Epoch(epoch), unclean_ends: 0 }
+}
+
 pub(super) fn config(max_concurrent: usize, seed: u64) -> EngineConfig {
     EngineConfig {
         topic: "order_events".into(),
         decoder: Decoder::new(["ORDER_CREATED"], OrderingKey::OrderId),
+        semantics: Semantics::AtLeastOnce,
         max_attempts: 3,
         retry: Schedule::new(Duration::from_secs(1), Duration::from_secs(8)),
         park_after: Duration::from_secs(30),
@@ -74,7 +79,7 @@ impl Bench {
         bench.input(Input::Assigned {
             partition: P0,
             session: SESSION,
-            epoch: EPOCH,
+            raised: raised(1),
             start: Offset(0),
             parked: Vec::new(),
         });
@@ -146,7 +151,6 @@ impl Bench {
 
     /// Delivers another order, of its own key, at this offset.
     fn show_that_the_channel_works(&mut self, offset: i64) {
-        self.now += Duration::from_millis(1);
         let records = vec![order(P0, offset, 9_999)];
         self.input(Input::Polled { partition: P0, session: SESSION, records });
         self.grant_claims();
@@ -169,6 +173,7 @@ fn ours(claim: &Claim, inserted: bool) -> LedgerRow {
         holder: Holder { topic: "order_events".into(), coordinates: claim.coordinates },
         fingerprint: claim.fingerprint,
         inserted,
+        starts: 0,
     }
 }
 
@@ -200,7 +205,7 @@ fn two_events_of_one_order() -> Bench {
     bench.input(Input::Assigned {
         partition: P0,
         session: SESSION,
-        epoch: EPOCH,
+        raised: raised(1),
         start: Offset(0),
         parked: Vec::new(),
     });
@@ -336,6 +341,7 @@ fn other_content_under_the_same_identity_is_a_conflict_with_an_identity_of_its_o
         holder: Holder { topic: "order_events".into(), coordinates: Coordinates { partition: P0, offset: Offset(1) } },
         fingerprint: crate::core::event::Fingerprint([9; 32]),
         inserted: false,
+        starts: 0,
     };
     bench.input(Input::Claimed { found: vec![(claim.ticket, row)] });
     let again = bench.claims().remove(0);
@@ -439,7 +445,7 @@ fn the_late_success_of_a_lost_partition_counts_and_the_next_session_waits_for_it
     bench.input(Input::Assigned {
         partition: P0,
         session: Session(2),
-        epoch: Epoch(3),
+        raised: raised(3),
         start: Offset(0),
         parked: Vec::new(),
     });
@@ -479,7 +485,7 @@ fn memory_limits_pause_and_resume_with_hysteresis() {
     bench.input(Input::Assigned {
         partition: P0,
         session: SESSION,
-        epoch: EPOCH,
+        raised: raised(1),
         start: Offset(0),
         parked: Vec::new(),
     });

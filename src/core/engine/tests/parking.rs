@@ -8,12 +8,13 @@ use crate::core::effect::{PauseCause, WaitingPlace};
 pub(super) struct Bench {
     pub(super) engine: Engine,
     pub(super) now: Now,
-    tables: Tables,
+    pub(super) tables: Tables,
     session: u64,
+    process: u64,
     pub(super) running: VecDeque<Delivery>,
-    reports: Vec<Report>,
-    stored: i64,
-    is_ledger_away: bool,
+    pub(super) reports: Vec<Report>,
+    pub(super) stored: i64,
+    pub(super) is_ledger_away: bool,
 }
 
 impl Bench {
@@ -27,6 +28,7 @@ impl Bench {
             now: Now::ZERO,
             tables: Tables::default(),
             session: 0,
+            process: 0,
             running: VecDeque::new(),
             reports: Vec::new(),
             stored: 0,
@@ -38,15 +40,17 @@ impl Bench {
 
     fn begin_session(&mut self) {
         self.session += 1;
-        let epoch = self.tables.raise(P0);
+        let start = Offset(self.stored);
+        let raised = self.tables.raise(P0, self.process, start);
         let parked = self.tables.parked_keys(self.now, P0);
-        let (session, start) = (Session(self.session), Offset(self.stored));
-        self.input(Input::Assigned { partition: P0, session, epoch, start, parked });
+        let session = Session(self.session);
+        self.input(Input::Assigned { partition: P0, session, start, raised, parked });
     }
 
     /// What a new process finds after this one has died.
-    fn restart(&mut self) {
-        self.engine = Engine::new(EngineConfig { park_after: Duration::ZERO, ..config(100, 2) });
+    pub(super) fn restart(&mut self, engine_config: EngineConfig) {
+        self.process += 1;
+        self.engine = Engine::new(engine_config);
         self.running.clear();
         self.begin_session();
     }
@@ -55,7 +59,7 @@ impl Bench {
         self.input(Input::Polled { partition: P0, session: Session(self.session), records });
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         let mut effects = Effects::new();
         self.engine.handle(self.now, input, &mut effects);
         for effect in effects {
@@ -70,11 +74,17 @@ impl Bench {
         let (now, tables) = (self.now, &mut self.tables);
         match effect {
             Effect::Claim(_) if self.is_ledger_away => return away(Operation::Claim),
+            Effect::Start(_) if self.is_ledger_away => return away(Operation::Start),
             Effect::Park(_) if self.is_ledger_away => return away(Operation::Park),
             Effect::LoadParked(_) if self.is_ledger_away => return away(Operation::LoadParked),
             Effect::Claim(batch) => {
                 let found = batch.iter().filter_map(|claim| Some((claim.ticket, tables.claim(claim)?))).collect();
                 return Some(Input::Claimed { found });
+            }
+            Effect::Start(batch) => {
+                let started: Vec<_> = batch.iter().filter(|start| tables.start(start)).collect();
+                let started = started.iter().map(|start| start.settlement.ticket).collect();
+                return Some(Input::Started { started });
             }
             Effect::Done(batch) => {
                 for settlement in &batch {
@@ -130,7 +140,7 @@ impl Bench {
         panic!("nothing is delivered: {:?}", self.engine.stats())
     }
 
-    fn count(&self, is_one: impl Fn(&Report) -> bool) -> usize {
+    pub(super) fn count(&self, is_one: impl Fn(&Report) -> bool) -> usize {
         self.reports.iter().filter(|report| is_one(report)).count()
     }
 
@@ -192,7 +202,7 @@ fn parked_records_survive_a_restart_with_their_attempts_and_in_order() {
     let mut bench = Bench::new(|_| {});
     bench.poll(vec![order(P0, 0, 1), paid(1, 1)]);
     bench.answer(fails(TRANSIENT));
-    bench.restart();
+    bench.restart(EngineConfig { park_after: Duration::ZERO, ..config(100, 2) });
     bench.poll(vec![order(P0, 2, 1), order(P0, 3, 3)]);
     assert_eq!(bench.answer(Ok(())), (3, 1), "another key goes on at once");
     assert_eq!(bench.answer_next(Ok(())), (0, 2));
@@ -207,7 +217,6 @@ fn a_record_is_exhausted_only_when_the_channel_works_for_others() {
     }
     assert!(bench.dead().is_empty());
     assert_eq!(bench.count(|report| matches!(report, Report::ExhaustedWithoutEvidence { .. })), 8);
-    bench.now += Duration::from_millis(1);
     bench.poll(vec![order(P0, 1, 2)]);
     bench.answer(Ok(()));
     assert_eq!(bench.answer_next(fails(TRANSIENT)), (0, 11));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::tables::Tables;
 use super::*;
 use crate::core::decode::{Decoded, synthetic_identity};
-use crate::core::effect::{DeadLetter, ParkedKey, Parking, Settlement};
+use crate::core::effect::{DeadLetter, ParkedKey, Parking, Settlement, Start};
 use crate::core::key::LaneKey;
 
 const PARTITIONS: usize = 3;
@@ -21,11 +21,13 @@ const REGRESSIONS: [u64; 3] = [45, 290, 362];
 
 /// One process: its engine and what is under way outside of it.
 struct Worker {
+    owner: u64,
     engine: Engine,
     sessions: HashMap<Partition, Session>,
     positions: HashMap<Partition, usize>,
     claims: Option<Vec<Claim>>,
     yields: Option<Vec<Settlement>>,
+    starts: Option<Vec<Start>>,
     settlements: Option<Vec<Settlement>>,
     parkings: Option<Vec<Parking>>,
     burials: Option<Vec<DeadLetter>>,
@@ -89,11 +91,13 @@ fn decoder() -> Decoder {
 
 fn worker(seed: u64) -> Worker {
     Worker {
+        owner: seed,
         engine: Engine::new(engine_config(seed)),
         sessions: HashMap::new(),
         positions: HashMap::new(),
         claims: None,
         yields: None,
+        starts: None,
         settlements: None,
         parkings: None,
         burials: None,
@@ -159,6 +163,7 @@ impl World {
             25..45 => self.answer_claims(index),
             45..58 => self.answer_settlements(index),
             58..62 => self.answer_burials(index),
+            62..67 if self.random.bool() => self.answer_starts(index),
             62..67 => self.answer_parkings(index),
             67..72 => self.answer_load(index),
             72..92 => self.end_delivery(index),
@@ -168,7 +173,7 @@ impl World {
             102..103 if !self.is_calm => self.crash(index),
             103..104 if !self.is_calm => self.lose(partition),
             104..105 if !self.is_calm => self.revoke(partition),
-            105..106 if !self.is_calm => drop(self.tables.raise(name(partition))),
+            105..106 if !self.is_calm => self.raise_late(partition),
             106..107 if !self.is_calm => self.turn_gateway(),
             _ => self.assign(partition, index),
         }
@@ -187,6 +192,7 @@ impl World {
         match effect {
             Effect::Claim(batch) => assert!(worker.claims.replace(batch).is_none()),
             Effect::Yield(batch) => assert!(worker.yields.replace(batch).is_none()),
+            Effect::Start(batch) => assert!(worker.starts.replace(batch).is_none()),
             Effect::Done(batch) => assert!(worker.settlements.replace(batch).is_none()),
             Effect::Park(batch) => assert!(worker.parkings.replace(batch).is_none()),
             Effect::Dead(batch) => assert!(worker.burials.replace(batch).is_none()),
@@ -202,9 +208,10 @@ impl World {
                     self.commit(partition, offset);
                 }
             }
-            Effect::Release { partition, session, .. } => {
+            Effect::Release { partition, session } => {
                 if worker.sessions.get(&partition) == Some(&session) {
                     worker.sessions.remove(&partition);
+                    self.tables.end_clean(partition, worker.owner);
                     self.owners[number(partition)] = None;
                 }
             }
@@ -285,16 +292,23 @@ impl World {
         }
     }
 
+    /// An owner of long ago, whose raise comes only now.
+    fn raise_late(&mut self, partition: usize) {
+        let position = self.random.usize(0..=self.committed[partition]);
+        let start = self.log[partition].get(position).map_or(Offset(0), |record| record.coordinates.offset);
+        self.tables.raise(name(partition), self.random.u64(..), start);
+    }
+
     fn begin_session(&mut self, partition: Partition, index: usize, start: Offset) {
         self.sessions += 1;
         let session = Session(self.sessions);
-        let epoch = self.tables.raise(partition);
+        let raised = self.tables.raise(partition, self.workers[index].owner, start);
         let records = &self.log[number(partition)];
         let position = records.iter().position(|record| record.coordinates.offset >= start).unwrap_or(records.len());
         self.workers[index].sessions.insert(partition, session);
         self.workers[index].positions.insert(partition, position);
         let parked = self.tables.parked_keys(self.now, partition);
-        self.input(index, Input::Assigned { partition, session, epoch, start, parked });
+        self.input(index, Input::Assigned { partition, session, start, raised, parked });
     }
 
     fn assign(&mut self, partition: usize, index: usize) {
@@ -349,6 +363,19 @@ impl World {
             self.tables.yield_claim(settlement);
         }
         self.input(index, Input::Yielded);
+    }
+
+    fn answer_starts(&mut self, index: usize) {
+        let Some(batch) = self.workers[index].starts.take() else { return };
+        if self.statement_fails() {
+            return self.fail(index, Operation::Start);
+        }
+        let started: Vec<_> = batch.iter().filter(|start| self.tables.start(start)).collect();
+        let started = started.into_iter().map(|start| start.settlement.ticket).collect();
+        if self.statement_fails() {
+            return self.fail(index, Operation::Start);
+        }
+        self.input(index, Input::Started { started });
     }
 
     fn answer_settlements(&mut self, index: usize) {
@@ -484,12 +511,7 @@ impl World {
     }
 
     fn answer_question(&mut self, index: usize) {
-        let questions = &mut self.workers[index].questions;
-        if questions.is_empty() {
-            return;
-        }
-        // Any of them: the oldest may not wait for as long as others come.
-        let question = questions.swap_remove(self.random.usize(0..questions.len()));
+        let Some(question) = self.workers[index].questions.pop() else { return };
         match question {
             Effect::InspectHolder { ticket, holder } => {
                 let partition = number(holder.coordinates.partition);
@@ -498,7 +520,7 @@ impl World {
                 self.input(index, Input::HolderInspected { ticket, abandoned: is_below.then_some(holder) });
             }
             Effect::ConfirmEpochs { freeze, partitions } => {
-                let epoch = |partition| (partition, self.tables.epochs.get(&partition).map(|epoch| Epoch(*epoch)));
+                let epoch = |partition| (partition, self.tables.epoch(partition));
                 let epochs = partitions.into_iter().map(epoch).collect();
                 self.input(index, Input::EpochsConfirmed { freeze, epochs });
             }

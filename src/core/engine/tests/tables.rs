@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
-use crate::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Settlement};
+use crate::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Settlement, Start};
 use crate::core::event::Fingerprint;
 use crate::core::input::{LoadedLane, ParkedLane, ParkedRow};
 use crate::core::key::LaneKey;
@@ -16,6 +16,7 @@ pub(super) struct Row {
     pub(super) coordinates: Coordinates,
     epoch: Epoch,
     is_yielded: bool,
+    pub(super) starts: u16,
     pub(super) fingerprint: Fingerprint,
 }
 
@@ -28,22 +29,45 @@ pub(super) struct Waiting {
     first_failed: Now,
 }
 
+struct Ownership {
+    epoch: i64,
+    owner: u64,
+    start: Offset,
+    is_clean_end: bool,
+    unclean_ends: u32,
+}
+
 #[derive(Default)]
 pub(super) struct Tables {
-    pub(super) epochs: HashMap<Partition, i64>,
+    epochs: HashMap<Partition, Ownership>,
     pub(super) ledger: HashMap<Identity, Row>,
     pub(super) parked: BTreeMap<Coordinates, Waiting>,
 }
 
 impl Tables {
-    pub(super) fn raise(&mut self, partition: Partition) -> Epoch {
-        let epoch = self.epochs.entry(partition).or_default();
-        *epoch += 1;
-        Epoch(*epoch)
+    pub(super) fn raise(&mut self, partition: Partition, owner: u64, start: Offset) -> Raised {
+        let before = self.epochs.get(&partition);
+        let (epoch, unclean_ends) = before.map_or((1, 0), |before| {
+            let is_unclean = !before.is_clean_end && before.start == start;
+            let unclean_ends = before.unclean_ends + u32::from(before.owner != owner);
+            (before.epoch + 1, if is_unclean { unclean_ends } else { 0 })
+        });
+        self.epochs.insert(partition, Ownership { epoch, owner, start, is_clean_end: false, unclean_ends });
+        Raised { epoch: Epoch(epoch), unclean_ends }
+    }
+
+    pub(super) fn end_clean(&mut self, partition: Partition, owner: u64) {
+        if let Some(ownership) = self.epochs.get_mut(&partition).filter(|ownership| ownership.owner == owner) {
+            ownership.is_clean_end = true;
+        }
+    }
+
+    pub(super) fn epoch(&self, partition: Partition) -> Option<Epoch> {
+        self.epochs.get(&partition).map(|ownership| Epoch(ownership.epoch))
     }
 
     fn is_current(&self, partition: Partition, epoch: Epoch) -> bool {
-        self.epochs.get(&partition) == Some(&epoch.0)
+        self.epoch(partition) == Some(epoch)
     }
 
     pub(super) fn claim(&mut self, claim: &Claim) -> Option<LedgerRow> {
@@ -56,13 +80,13 @@ impl Tables {
             coordinates: claim.coordinates,
             epoch: claim.epoch,
             is_yielded: false,
+            starts: 0,
             fingerprint: claim.fingerprint,
         });
         let later = row.coordinates.partition != claim.coordinates.partition
             || row.coordinates.offset < claim.coordinates.offset;
         if row.state == LedgerState::Dead && later {
-            row.state = LedgerState::Claimed;
-            row.coordinates = claim.coordinates;
+            (row.state, row.coordinates, row.starts) = (LedgerState::Claimed, claim.coordinates, 0);
         }
         let is_seized = claim.seize_from.as_ref().is_some_and(|from| from.coordinates == row.coordinates);
         if row.state == LedgerState::Claimed && (is_seized || row.is_yielded) {
@@ -72,7 +96,7 @@ impl Tables {
             (row.epoch, row.is_yielded) = (claim.epoch, false);
         }
         let holder = Holder { topic: "order_events".into(), coordinates: row.coordinates };
-        Some(LedgerRow { state: row.state, holder, fingerprint: row.fingerprint, inserted })
+        Some(LedgerRow { state: row.state, holder, fingerprint: row.fingerprint, inserted, starts: row.starts })
     }
 
     pub(super) fn yield_claim(&mut self, settlement: &Settlement) {
@@ -98,10 +122,18 @@ impl Tables {
         (is_current && is_ours).then_some(row)
     }
 
+    pub(super) fn start(&mut self, start: &Start) -> bool {
+        let Some(row) = self.decidable(&start.settlement, &[LedgerState::Claimed, LedgerState::Parked]) else {
+            return false;
+        };
+        (row.starts, row.epoch) = (start.starts, start.settlement.epoch);
+        true
+    }
+
     pub(super) fn bury(&mut self, letter: &DeadLetter) -> bool {
-        let states = [LedgerState::Claimed, LedgerState::Parked, LedgerState::Dead];
+        let states = [LedgerState::Claimed, LedgerState::Parked, LedgerState::Dead, LedgerState::Uncertain];
         let Some(row) = self.decidable(&letter.settlement, &states) else { return false };
-        row.state = LedgerState::Dead;
+        row.state = if letter.reason == Reason::Uncertain { LedgerState::Uncertain } else { LedgerState::Dead };
         self.parked.retain(|_, waiting| waiting.identity != letter.settlement.identity);
         true
     }
@@ -110,7 +142,7 @@ impl Tables {
         let Some(row) = self.decidable(&parking.settlement, &[LedgerState::Claimed, LedgerState::Parked]) else {
             return false;
         };
-        row.state = LedgerState::Parked;
+        (row.state, row.starts) = (LedgerState::Parked, 0);
         let waiting = Waiting {
             identity: parking.settlement.identity.clone(),
             key: parking.key,
@@ -157,6 +189,7 @@ impl Tables {
                 identity: waiting.identity.clone(),
                 record: waiting.record.clone(),
                 attempts: waiting.attempts,
+                starts: row.starts,
                 first_failed_ago: now.saturating_sub(waiting.first_failed),
             });
         }

@@ -1,0 +1,126 @@
+//! A record that ends its process again and again, and processes that end for reasons of their own.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use crate::support::gateway::Answer;
+use crate::support::wait::{EVENTUALLY, wait_until};
+use crate::support::worker::{Worker, WorkerSetup};
+use crate::support::{World, orders};
+
+/// The order whose delivery no process survives.
+const DEADLY: &str = "13";
+
+/// Static membership: a worker that died resumes at once.
+fn setup(world: &World) -> WorkerSetup {
+    world.worker().with("HERALD_KAFKA__INSTANCE_ID", "one").with("HERALD_KAFKA__SESSION_TIMEOUT", "6s")
+}
+
+/// The worker dies of the deadly order as soon as it asks for it. Says whether it did so before anything was buried.
+async fn dies(world: &World, worker: &mut Worker, deaths: usize) -> bool {
+    let is_deadly = wait_until("the deadly order is asked for, or buried", EVENTUALLY, async || {
+        let asked = world.gateway.requests_for(DEADLY).len();
+        let buried = crate::support::letters::rows(&world.database.pool).await.len();
+        match (asked > deaths, buried > 0) {
+            (true, _) => Ok(true),
+            (false, true) => Ok(false),
+            (false, false) => Err(format!("asked {asked} times\n{}", worker.log())),
+        }
+    })
+    .await;
+    if is_deadly {
+        worker.kill9().await;
+    }
+    is_deadly
+}
+
+/// In this life of a worker nothing else was on its way when the deadly order was asked for.
+fn assert_ran_alone(world: &World, life: &Range<Instant>) {
+    let deadly = world.gateway.requests_for(DEADLY).pop().unwrap();
+    let beside = world.gateway.requests().into_iter().filter(|request| {
+        let is_over = request.answered.is_some_and(|answered| answered <= deadly.received);
+        life.contains(&request.received) && request.order_id() != DEADLY && !is_over
+    });
+    assert_eq!(beside.map(|request| request.order_id()).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_order_that_ends_its_process_is_quarantined_after_a_few_restarts_and_its_neighbours_are_notified() {
+    let mut world = World::with_partitions(1).await;
+    let events: Vec<_> = (0..60).map(orders::created).collect();
+    world.produce(&events).await;
+    world.gateway.answer(Answer::ok().after(Duration::from_millis(100)));
+    world.gateway.always_answer_order(DEADLY, Answer::Hang);
+    let setup = setup(&world).with("HERALD_DELIVERY__MAX_CONCURRENT", "8");
+    let mut lives = vec![Instant::now()];
+    let mut worker = setup.spawn();
+    let mut deaths = 0;
+    while dies(&world, &mut worker, deaths).await {
+        deaths += 1;
+        lives.push(Instant::now());
+        assert!(deaths <= 7, "{:?}", world.gateway.requests_for(DEADLY));
+        worker = setup.spawn();
+    }
+    assert!(deaths >= 4, "{deaths} deaths make no crash loop");
+    assert_ran_alone(&world, &(lives[deaths - 1]..lives[deaths]));
+
+    world.all_committed().await;
+    let [letter] = &world.buried(1).await[..] else { panic!("more than one is buried") };
+    assert_eq!((&*letter.order_id, &*letter.reason, &*letter.class), (DEADLY, "crash_loop", "unknown"));
+    assert_eq!(world.published(1).await.len(), 1);
+    let verdict = world.verdict();
+    assert_eq!(verdict.lost.into_iter().map(|(order_id, _)| order_id).collect::<Vec<_>>(), [DEADLY]);
+    assert!(verdict.unstable_keys.is_empty(), "{:?}", verdict.unstable_keys);
+    worker.wait_for_metric("herald_dead_letters_total", &[("reason", "crash_loop")], 1.0).await;
+    worker.wait_for_metric("herald_crash_loop_partitions", &[], 0.0).await;
+    worker.assert_accounting_closes().await;
+}
+
+#[tokio::test]
+async fn while_a_partition_is_run_carefully_the_gauge_says_so() {
+    let mut world = World::with_partitions(1).await;
+    world.gateway.always_answer_order(DEADLY, Answer::Hang);
+    world.produce(&[orders::created(13)]).await;
+    let setup = setup(&world).with("HERALD_WEBHOOK__TIMEOUT", "2m");
+    let mut worker = setup.spawn();
+    for deaths in 0..3 {
+        assert!(dies(&world, &mut worker, deaths).await);
+        worker = setup.spawn();
+    }
+    worker.wait_for_metric("herald_crash_loop_partitions", &[], 1.0).await;
+    let statement = "SELECT starts::integer FROM processed_orders";
+    wait_until("the start is durable", EVENTUALLY, async || {
+        let starts: i32 = sqlx::query_scalar(statement).fetch_one(&world.database.pool).await.unwrap();
+        crate::support::wait::equal(starts, &1)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn kills_of_a_worker_that_works_or_has_nothing_to_do_make_no_suspects() {
+    let mut world = World::with_partitions(1).await;
+    let setup = setup(&world);
+    let mut worker = setup.start().await;
+    // It has nothing to do.
+    for _ in 0..4 {
+        worker.kill9().await;
+        worker = setup.start().await;
+    }
+    // It works: each kill meets what is claimed and on its way.
+    world.gateway.answer(Answer::ok().after(Duration::from_millis(20)));
+    for round in 0..4 {
+        let events: Vec<_> = (round * 200..(round + 1) * 200).map(orders::created).collect();
+        world.produce(&events).await;
+        wait_until("half of them are notified", EVENTUALLY, async || {
+            let accepted = world.gateway.accepted();
+            if accepted >= world.produced.len() - 100 { Ok(()) } else { Err(format!("{accepted}\n{}", worker.log())) }
+        })
+        .await;
+        worker.kill9().await;
+        worker = setup.start().await;
+        world.all_committed().await;
+    }
+    assert!(world.verdict().lost.is_empty());
+    worker.wait_for_metric("herald_crash_loop_partitions", &[], 0.0).await;
+    assert!(crate::support::letters::rows(&world.database.pool).await.is_empty());
+}
