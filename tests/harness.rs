@@ -125,7 +125,7 @@ async fn notify(gateway: &Gateway, order_id: u64) -> Result<u16, reqwest::Error>
 
 #[tokio::test]
 async fn the_gateway_answers_as_it_is_told() {
-    let mut gateway = Gateway::start().await;
+    let gateway = Gateway::start().await;
     let busy = Answer::status(503).retry_after("2");
     gateway.answer_order("1", [busy, Answer::Reset, Answer::Hang]);
     gateway.always_answer_order("2", Answer::status(422).with_body("no"));

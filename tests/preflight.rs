@@ -48,7 +48,7 @@ async fn check_tells_the_problems_that_a_start_refuses_over_and_exits_with_3() {
 
 #[tokio::test]
 async fn check_says_of_a_gateway_that_is_down_that_a_start_waits_for_it() {
-    let mut world = World::with_partitions(1).await;
+    let world = World::with_partitions(1).await;
     world.gateway.down().await;
     let ended = world.worker().run_command(&["check"]).await;
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);

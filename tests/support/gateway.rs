@@ -19,7 +19,7 @@ use server::Server;
 pub struct Gateway {
     port: u16,
     shared: Arc<Shared>,
-    server: Option<Server>,
+    server: Mutex<Option<Server>>,
 }
 
 /// What was asked and what was answered.
@@ -33,6 +33,8 @@ pub struct Request {
     pub status: Option<u16>,
     /// How many requests for this order came before.
     pub sequence: usize,
+    /// Path and query that were asked for.
+    pub path: String,
     /// Names in lower case, in the order of arrival.
     pub headers: Vec<(String, String)>,
     pub body: Value,
@@ -47,7 +49,7 @@ struct Shared {
 impl Gateway {
     pub async fn start() -> Self {
         let reserved = ports::reserve();
-        let mut gateway = Self { port: reserved.port(), shared: Arc::default(), server: None };
+        let gateway = Self { port: reserved.port(), shared: Arc::default(), server: Mutex::default() };
         reserved.release();
         gateway.up().await;
         gateway
@@ -90,17 +92,18 @@ impl Gateway {
     }
 
     /// Refuses connections and resets those that are open.
-    pub async fn down(&mut self) {
-        if let Some(server) = self.server.take() {
+    pub async fn down(&self) {
+        let server = self.server.lock().unwrap().take();
+        if let Some(server) = server {
             server.stop().await;
         }
     }
 
     /// Accepts connections again, on the same port.
-    pub async fn up(&mut self) {
-        if self.server.is_none() {
-            let address = ports::local(self.port);
-            self.server = Some(Server::start(address, Arc::clone(&self.shared)).await);
+    pub async fn up(&self) {
+        if self.server.lock().unwrap().is_none() {
+            let server = Server::start(ports::local(self.port), Arc::clone(&self.shared)).await;
+            *self.server.lock().unwrap() = Some(server);
         }
     }
 }

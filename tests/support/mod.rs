@@ -12,6 +12,7 @@ pub mod order_service;
 pub mod orders;
 pub mod ports;
 pub mod postgres;
+pub mod proxy;
 pub mod wait;
 pub mod worker;
 mod world;

@@ -158,6 +158,7 @@ mod tests {
             answered: Some(start + Duration::from_millis(to)),
             status: Some(status),
             sequence: 0,
+            path: "/notify".to_owned(),
             headers: vec![("idempotency-key".to_owned(), format!("{order_id}-{event_type}"))],
             body: json!({"type": event_type, "order": {"order_id": order_id}}),
         }

@@ -55,7 +55,12 @@ pub async fn database() -> Database {
 
 /// A server that nobody else uses, for tests that stop it, and the URL of a migrated database on it.
 pub async fn private() -> (PrivatePostgres, String) {
-    let server = PrivatePostgres::start_with(&directory("postgres"), &SETTINGS).await.unwrap();
+    private_with(&SETTINGS).await
+}
+
+/// As [`private`], with these settings and no other.
+pub async fn private_with(settings: &[(&str, &str)]) -> (PrivatePostgres, String) {
+    let server = PrivatePostgres::start_with(&directory("postgres"), settings).await.unwrap();
     let url = server.create_database("herald").await.unwrap();
     migrate(&PgConnectOptions::from_str(&url).unwrap()).await;
     (server, url)

@@ -79,7 +79,7 @@ async fn respond(request: hyper::Request<Incoming>, shared: Arc<Shared>) -> io::
     if head.method != hyper::Method::POST {
         return Ok(response(405, Vec::new(), String::new()));
     }
-    let (index, answer) = shared.record(headers, &body);
+    let (index, answer) = shared.record(head.uri.to_string(), headers, &body);
     match answer {
         Answer::Status { code, headers, body, after } => {
             if after > Duration::ZERO {
@@ -106,12 +106,13 @@ fn response(code: u16, headers: Vec<(&'static str, String)>, body: String) -> hy
 
 impl Shared {
     /// Notes the request; its position and the answer it is to get.
-    fn record(&self, headers: Vec<(String, String)>, body: &[u8]) -> (usize, Answer) {
+    fn record(&self, path: String, headers: Vec<(String, String)>, body: &[u8]) -> (usize, Answer) {
         let mut request = Request {
             received: Instant::now(),
             answered: None,
             status: None,
             sequence: 0,
+            path,
             headers,
             body: serde_json::from_slice(body)
                 .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned())),

@@ -15,8 +15,8 @@ use crate::support::ports::{self, Reserved};
 use crate::support::wait::blocking;
 use crate::support::{cache, directory, tail};
 
-const START_LIMIT: Duration = Duration::from_mins(2);
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const START_LIMIT: Duration = Duration::from_mins(2);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(10);
 const START_TRIES: u32 = 5;
 
 /// A killed broker may register again only when its old session has timed out, after 9 s by default. The shared broker keeps
@@ -150,7 +150,7 @@ fn launch(kafka: &Kafka, directory: &Path, guard: Supervised) -> Result<Supervis
 }
 
 /// Starts a program whose supervisor removes the directory in the end.
-fn run_in(directory: &Path, mut command: Command) -> Supervised {
+pub(super) fn run_in(directory: &Path, mut command: Command) -> Supervised {
     command.current_dir(directory);
     let options = Options {
         cleanup: Some(directory.to_owned()),
@@ -160,11 +160,11 @@ fn run_in(directory: &Path, mut command: Command) -> Supervised {
     Supervised::spawn(&command, options).unwrap()
 }
 
-fn log_in(directory: &Path) -> PathBuf {
+pub(super) fn log_in(directory: &Path) -> PathBuf {
     directory.join("kafka.log")
 }
 
-fn java(memory: &str) -> Command {
+pub(super) fn java(memory: &str) -> Command {
     let version = kafka_version();
     let jars = cache(&format!("kafka-{version}")).join("*");
     let mut command = Command::new("java");
@@ -221,7 +221,7 @@ log.initial.task.delay.ms=1000
     fs::write(directory.join("server.properties"), properties).unwrap();
 }
 
-fn format(directory: &Path) -> Supervised {
+pub(super) fn format(directory: &Path) -> Supervised {
     let mut command = java("64m");
     command
         .args(["kafka.tools.StorageTool", "format", "--config", "server.properties"])

@@ -84,14 +84,17 @@ impl Kafka {
 
     /// Sets the topic's configuration to these settings and no other.
     pub async fn alter_topic(&self, name: &str, settings: &[(&str, &str)]) {
+        assert!(self.try_alter_topic(name, settings).await, "{name} cannot be set to {settings:?}");
+    }
+
+    /// As [`Kafka::alter_topic`]; false when the brokers do not do it.
+    pub async fn try_alter_topic(&self, name: &str, settings: &[(&str, &str)]) -> bool {
         let mut change = AlterConfig::new(ResourceSpecifier::Topic(name));
         for (key, value) in settings {
             change = change.set(key, value);
         }
-        let results = self.admin().alter_configs([&change], &AdminOptions::new()).await.unwrap();
-        for result in results {
-            result.unwrap();
-        }
+        let answer = self.admin().alter_configs([&change], &AdminOptions::new()).await;
+        answer.is_ok_and(|results| results.iter().all(Result::is_ok))
     }
 
     /// Produces with `acks=all` and waits for all of it. Where each record went, in the order given.

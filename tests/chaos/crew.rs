@@ -1,0 +1,295 @@
+//! The workers: started, killed, frozen, told to end, and started again as an orchestrator would.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::chronicle::{Chronicle, Fault, Life};
+use crate::stage::{SESSION_TIMEOUT, Setups};
+use crate::support::worker::{Metrics, Worker};
+
+/// An orchestrator waits this long before it starts again what ended by itself.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// Drain, settlements, the last commit and the flush have deadlines, which add up to less.
+const END_LIMIT: Duration = Duration::from_secs(45);
+/// Longer than any fault keeps a worker from starting.
+const READY_LIMIT: Duration = Duration::from_mins(1);
+/// Counters are read one after another while they count: several looks are needed for one that closes.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// The exit code of a worker that refuses to start over what it found.
+const REFUSED: i32 = 3;
+
+/// All workers of a run, and what was seen of them.
+#[derive(Debug)]
+pub struct Crew<'a> {
+    setups: &'a Setups,
+    chronicle: &'a Chronicle,
+    /// True once nothing is broken any more.
+    calm: watch::Receiver<bool>,
+    logs: PathBuf,
+    lives: AtomicUsize,
+    record: Mutex<Record>,
+}
+
+/// What was seen of the workers.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    pub started: usize,
+    /// Starts refused by preflight, for what was broken then.
+    pub refused: usize,
+    pub ended_clean: usize,
+    /// Told to end, and not all that ran could end in time.
+    pub ended_cut_off: usize,
+    pub looks: usize,
+    pub open_accounts: Vec<String>,
+    pub violations: Vec<String>,
+    /// Ends that nobody asked for, and ends that did not come.
+    pub bad_ends: Vec<String>,
+}
+
+/// One process and who it is.
+#[derive(Debug)]
+pub struct Running {
+    pub life: Life,
+    pub worker: Worker,
+}
+
+enum Plan {
+    Kill,
+    Freeze(Duration),
+    Terminate,
+}
+
+enum Seen {
+    Due,
+    Calm,
+    Ended(i32),
+}
+
+impl<'a> Crew<'a> {
+    pub fn new(setups: &'a Setups, chronicle: &'a Chronicle, calm: watch::Receiver<bool>, logs: PathBuf) -> Self {
+        Self { setups, chronicle, calm, logs, lives: AtomicUsize::new(0), record: Mutex::default() }
+    }
+
+    pub fn record(&self) -> Record {
+        self.record.lock().unwrap().clone()
+    }
+
+    fn start(&self, slot: Option<usize>) -> Running {
+        let life = Life { number: self.lives.fetch_add(1, Ordering::Relaxed), slot };
+        self.record.lock().unwrap().started += 1;
+        Running { life, worker: self.setups.of(life).spawn() }
+    }
+
+    /// One worker through all that is done to it; in the end it runs, and is left alone.
+    pub async fn keep(&self, slot: usize, mut rng: Rng) -> Running {
+        let mut running = self.start(Some(slot));
+        loop {
+            let wait = Duration::from_millis(rng.u64(2_000..35_000));
+            let plan = plan(&mut rng);
+            let pause = Duration::from_millis(if rng.bool() { 0 } else { rng.u64(..12_000) });
+            match self.watch(&running, wait).await {
+                Seen::Calm => return self.settle(running).await,
+                Seen::Ended(code) => {
+                    self.note_end(&running, code);
+                    sleep(RESTART_AFTER).await;
+                    running = self.start(Some(slot));
+                }
+                Seen::Due => {
+                    if let Plan::Freeze(time) = plan {
+                        self.freeze(&mut running, time).await;
+                        continue;
+                    }
+                    self.end(running, &plan).await;
+                    let _ = timeout(pause, self.calm.clone().wait_for(|calm| *calm)).await;
+                    running = self.start(Some(slot));
+                }
+            }
+        }
+    }
+
+    /// Workers that come and go in quick succession, each for a few seconds.
+    pub async fn visitors(&self, mut rng: Rng) {
+        while !*self.calm.borrow() {
+            let pause = Duration::from_millis(rng.u64(15_000..60_000));
+            let visits = rng.u32(2..5);
+            if timeout(pause, self.calm.clone().wait_for(|calm| *calm)).await.is_ok() {
+                return;
+            }
+            self.chronicle.tell(&format!("{:<16} {visits} come and go", "visitors"));
+            for _ in 0..visits {
+                let running = self.start(None);
+                let stay = Duration::from_millis(rng.u64(1_500..7_000));
+                let plan = if rng.bool() { Plan::Kill } else { Plan::Terminate };
+                match self.watch(&running, stay).await {
+                    Seen::Ended(code) => self.note_end(&running, code),
+                    Seen::Calm | Seen::Due => self.end(running, &plan).await,
+                }
+            }
+        }
+    }
+
+    /// Until the time is over, nothing is broken any more, or the worker has ended by itself.
+    async fn watch(&self, running: &Running, time: Duration) -> Seen {
+        let mut calm = self.calm.clone();
+        let ended = async {
+            loop {
+                if let Some(code) = running.worker.exit_status() {
+                    return code;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = sleep(time) => Seen::Due,
+            _ = calm.wait_for(|calm| *calm) => Seen::Calm,
+            code = ended => Seen::Ended(code),
+        }
+    }
+
+    /// Waits until it is ready. What refused to start for a fault that was there then is started again.
+    async fn settle(&self, mut running: Running) -> Running {
+        let start = Instant::now();
+        while start.elapsed() < READY_LIMIT {
+            if let Some(code) = running.worker.exit_status() {
+                self.note_end(&running, code);
+                running = self.start(running.life.slot);
+            }
+            if matches!(running.worker.get("/readyz").await, Ok((200, _))) {
+                return running;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        self.bad_end(&running, "was not ready in time though nothing was broken");
+        running
+    }
+
+    async fn freeze(&self, running: &mut Running, time: Duration) {
+        let mark = self.chronicle.begin(Fault::Frozen(running.life), Some(time));
+        running.worker.sigstop();
+        sleep(time).await;
+        running.worker.sigcont();
+        self.chronicle.end(mark);
+    }
+
+    async fn end(&self, mut running: Running, plan: &Plan) {
+        self.look(&running).await;
+        if let Some(code) = running.worker.exit_status() {
+            return self.note_end(&running, code);
+        }
+        match plan {
+            Plan::Terminate => self.terminate(&mut running).await,
+            Plan::Kill | Plan::Freeze(_) => {
+                self.chronicle.note(Fault::Killed(running.life));
+                running.worker.kill9().await;
+            }
+        }
+        self.keep_log(&running);
+    }
+
+    async fn terminate(&self, running: &mut Running) {
+        let mark = self.chronicle.begin(Fault::Terminated(running.life), None);
+        running.worker.sigterm();
+        let start = Instant::now();
+        while running.worker.exit_status().is_none() && start.elapsed() < END_LIMIT {
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.chronicle.end(mark);
+        match running.worker.exit_status() {
+            Some(0) => self.record.lock().unwrap().ended_clean += 1,
+            Some(1) if running.worker.log().contains("stopped before everything had ended") => {
+                self.record.lock().unwrap().ended_cut_off += 1;
+            }
+            Some(REFUSED) => self.record.lock().unwrap().refused += 1,
+            // A signal that comes before the process listens ends it.
+            Some(143) => {}
+            Some(code) => self.bad_end(running, &format!("was told to end and ended with {code}")),
+            None => {
+                self.bad_end(running, "was told to end and did not");
+                self.chronicle.note(Fault::Killed(running.life));
+                running.worker.kill9().await;
+            }
+        }
+    }
+
+    /// I7 and the count of violations, as the worker itself tells them.
+    pub async fn look(&self, running: &Running) {
+        let start = Instant::now();
+        let mut seen = "no answer".to_owned();
+        while start.elapsed() < LOOK_LIMIT && running.worker.exit_status().is_none() {
+            if let Ok((200, text)) = running.worker.get("/metrics").await {
+                let metrics = Metrics::parse(&text);
+                let violated = metrics.sum("herald_invariant_violations_total", &[]);
+                if violated > 0.0 {
+                    let told = format!("{}: {violated} violations", running.life);
+                    self.record.lock().unwrap().violations.push(told);
+                }
+                match account(&metrics) {
+                    Ok(()) => {
+                        self.record.lock().unwrap().looks += 1;
+                        return;
+                    }
+                    Err(open) => seen = open,
+                }
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        let has_started = running.worker.log().contains("worker starts");
+        if has_started && running.worker.exit_status().is_none() {
+            self.chronicle.tell(&format!("{:<16} account does not close: {seen}", running.life.to_string()));
+            self.record.lock().unwrap().open_accounts.push(format!("{}: {seen}", running.life));
+        }
+    }
+
+    /// An end that nobody asked for.
+    pub fn note_end(&self, running: &Running, code: i32) {
+        self.keep_log(running);
+        if code == REFUSED {
+            self.chronicle.tell(&format!("{:<16} refused to start", running.life.to_string()));
+            self.record.lock().unwrap().refused += 1;
+        } else {
+            self.bad_end(running, &format!("ended by itself with {code}"));
+        }
+    }
+
+    fn bad_end(&self, running: &Running, what: &str) {
+        self.chronicle.tell(&format!("{:<16} {what}", running.life.to_string()));
+        let log = running.worker.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(5)..].join("\n      ");
+        self.record.lock().unwrap().bad_ends.push(format!("{} {what}\n      {end}", running.life));
+    }
+
+    pub fn keep_log(&self, running: &Running) {
+        let name = format!("worker-{}.log", running.life.number);
+        // Only what helps to find a cause: the verdict does not depend on it.
+        let _ = fs::write(self.logs.join(name), running.worker.log());
+    }
+}
+
+fn plan(rng: &mut Rng) -> Plan {
+    let session = u64::try_from(SESSION_TIMEOUT.as_millis()).unwrap();
+    match rng.u32(..10) {
+        0..5 => Plan::Kill,
+        5..7 => Plan::Freeze(Duration::from_millis(rng.u64(300..session))),
+        7..8 => Plan::Freeze(Duration::from_millis(rng.u64(session..2 * session + 2_000))),
+        _ => Plan::Terminate,
+    }
+}
+
+/// I7: every polled record has ended one way, is in flight, or was handed back.
+fn account(metrics: &Metrics) -> Result<(), String> {
+    let sum = |name| metrics.sum(name, &[]);
+    let (polled, ended) = (sum("herald_records_polled_total"), sum("herald_records_total"));
+    let (in_flight, handed_back) = (sum("herald_records_in_flight"), sum("herald_records_handed_back_total"));
+    if (ended + in_flight + handed_back - polled).abs() < 0.5 {
+        return Ok(());
+    }
+    Err(format!("polled {polled}, ended {ended}, in flight {in_flight}, handed back {handed_back}"))
+}

@@ -1,0 +1,280 @@
+//! Compares what was produced with what the gateway, the ledger and the DLQ topic have.
+
+mod letters;
+mod repeats;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use herald::core::record::{Coordinates, Offset, Partition, Record};
+use sqlx::PgPool;
+
+use crate::Ordering;
+use crate::chronicle::Entry;
+use crate::content::{Fate, NUMBER_HEADER, Planned};
+use crate::crew;
+use crate::load::{Receipt, Sent};
+use crate::support::gateway::Request;
+use crate::support::letters::Row;
+use crate::support::oracle::{self, Identity};
+use crate::support::orders::Produced;
+
+pub use repeats::Cause;
+
+/// All that the verdict rests on.
+#[derive(Debug)]
+pub struct Evidence {
+    pub sent: Vec<Sent>,
+    /// The source topic as it is in the end: the truth about what had to be done.
+    pub log: Vec<Record>,
+    pub requests: Vec<Request>,
+    pub ledger: Vec<Settled>,
+    pub letters: Vec<Row>,
+    pub published: Vec<Record>,
+    pub entries: Vec<Entry>,
+    pub crew: crew::Record,
+    pub ordering: Ordering,
+    /// What was still to do when the time to recover was over.
+    pub left: Option<String>,
+    pub recovered_in: Duration,
+}
+
+/// A row of the ledger.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    pub identity: Identity,
+    pub state: String,
+    pub coordinates: Coordinates,
+}
+
+/// Findings by check; a run is clean when there are none.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    pub findings: BTreeMap<Check, Vec<String>>,
+    pub numbers: Numbers,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    Lost,
+    NotifiedTwice,
+    OutOfOrder,
+    DeadLetters,
+    Accounts,
+    Invariants,
+    Workers,
+    Recovery,
+    /// Nothing happened, so nothing was shown.
+    Idle,
+    /// What the broker acknowledged and does not have: not ours, but the run is worth nothing then.
+    Broker,
+}
+
+/// What happened, for the reader.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    pub produced: usize,
+    pub acknowledged: usize,
+    pub uncertain: usize,
+    pub uncertain_arrived: usize,
+    pub copies: usize,
+    pub ignored: usize,
+    pub notified: usize,
+    pub requests: usize,
+    pub dead: BTreeMap<&'static str, usize>,
+    pub letters_published_again: usize,
+    /// Accepted once more, with the same key, for a reason that the chronicle knows.
+    pub delivered_again: BTreeMap<Cause, usize>,
+    pub compared_in_order: usize,
+    pub faults: BTreeMap<&'static str, usize>,
+    pub crew: crew::Record,
+    pub recovered_in: Duration,
+}
+
+/// A record of the log and what was planned with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    pub record: &'a Record,
+    pub planned: &'a Planned,
+}
+
+impl Check {
+    pub const ALL: [Self; 10] = [
+        Self::Lost,
+        Self::NotifiedTwice,
+        Self::OutOfOrder,
+        Self::DeadLetters,
+        Self::Accounts,
+        Self::Invariants,
+        Self::Workers,
+        Self::Recovery,
+        Self::Idle,
+        Self::Broker,
+    ];
+}
+
+impl Verdict {
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    fn find(&mut self, check: Check, what: impl Into<String>) {
+        self.findings.entry(check).or_default().push(what.into());
+    }
+
+    fn find_all(&mut self, check: Check, found: impl IntoIterator<Item = String>) {
+        for what in found {
+            self.find(check, what);
+        }
+    }
+}
+
+pub async fn ledger(database: &PgPool) -> Vec<Settled> {
+    let statement = "SELECT order_id, event_type, state, kpartition, koffset FROM processed_orders";
+    let rows: Vec<(String, String, String, i32, i64)> = sqlx::query_as(statement).fetch_all(database).await.unwrap();
+    rows.into_iter()
+        .map(|(order_id, event_type, state, partition, offset)| Settled {
+            identity: (order_id, event_type),
+            state,
+            coordinates: Coordinates { partition: Partition(partition), offset: Offset(offset) },
+        })
+        .collect()
+}
+
+pub fn judge(evidence: &Evidence) -> Verdict {
+    let mut verdict = Verdict::default();
+    let known = known(evidence, &mut verdict);
+    count(evidence, &known, &mut verdict);
+    judge_notifications(evidence, &known, &mut verdict);
+    letters::judge(evidence, &known, &mut verdict);
+    verdict.find_all(Check::Accounts, evidence.crew.open_accounts.iter().cloned());
+    verdict.find_all(Check::Invariants, evidence.crew.violations.iter().cloned());
+    verdict.find_all(Check::Workers, evidence.crew.bad_ends.iter().cloned());
+    verdict.find_all(Check::Recovery, evidence.left.iter().cloned());
+    let numbers = &verdict.numbers;
+    let shown = [
+        ("notified", numbers.notified),
+        ("dead letters", numbers.dead.len()),
+        ("faults", numbers.faults.len()),
+        ("compared in order", numbers.compared_in_order),
+        ("looks", numbers.crew.looks),
+    ];
+    for (what, number) in shown {
+        if number == 0 {
+            verdict.find(Check::Idle, format!("no {what}"));
+        }
+    }
+    verdict
+}
+
+/// Every record of the log, with what was planned. What was acknowledged has to be there.
+fn known<'a>(evidence: &'a Evidence, verdict: &mut Verdict) -> Vec<Known<'a>> {
+    let mut known = Vec::new();
+    let mut found = BTreeSet::new();
+    for record in &evidence.log {
+        let header = record.headers.iter().rev().find(|header| header.name == NUMBER_HEADER);
+        let number = header.and_then(|header| std::str::from_utf8(header.value.as_deref()?).ok()?.parse().ok());
+        let Some(sent) = number.and_then(|number: usize| evidence.sent.get(number)) else {
+            verdict.find(Check::Broker, format!("{:?} was never produced", record.coordinates));
+            continue;
+        };
+        known.push(Known { record, planned: &sent.planned });
+        found.insert(record.coordinates);
+    }
+    for sent in &evidence.sent {
+        if let Receipt::Acknowledged(coordinates) = sent.receipt
+            && !found.contains(&coordinates)
+        {
+            verdict.find(Check::Broker, format!("{coordinates:?} was acknowledged and is not in the log"));
+        }
+    }
+    known
+}
+
+fn count(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
+    let acknowledged = |sent: &&Sent| matches!(sent.receipt, Receipt::Acknowledged(_));
+    let numbers = &mut verdict.numbers;
+    numbers.produced = evidence.sent.len();
+    numbers.acknowledged = evidence.sent.iter().filter(acknowledged).count();
+    numbers.uncertain = numbers.produced - numbers.acknowledged;
+    numbers.uncertain_arrived = known.len().saturating_sub(numbers.acknowledged);
+    numbers.requests = evidence.requests.len();
+    for Known { planned, .. } in known {
+        match planned.fate {
+            Fate::Notified => numbers.copies += usize::from(planned.is_copy),
+            Fate::Ignored => numbers.ignored += 1,
+            Fate::Dead(_) => {}
+        }
+    }
+    numbers.faults = crate::chronicle::counts(&evidence.entries);
+    numbers.crew = evidence.crew.clone();
+    numbers.recovered_in = evidence.recovered_in;
+}
+
+fn judge_notifications(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
+    let users: BTreeMap<&Identity, u64> =
+        known.iter().filter_map(|Known { planned, .. }| Some((planned.identity.as_ref()?, planned.user))).collect();
+    let key = |event: &Produced| match evidence.ordering {
+        Ordering::OrderId => event.order_id.clone(),
+        Ordering::UserId => users[&(event.order_id.clone(), event.event_type.clone())].to_string(),
+    };
+    let judged = oracle::judge_by(&copies_that_count(evidence, known), &evidence.requests, key);
+    verdict.numbers.compared_in_order = copies_that_count(evidence, known).len();
+
+    let expected: BTreeSet<&Identity> =
+        of_fate(known, Fate::Notified).filter_map(|planned| planned.identity.as_ref()).collect();
+    let accepted = repeats::accepted(&evidence.requests);
+    verdict.numbers.notified = expected.iter().filter(|identity| accepted.contains_key(**identity)).count();
+    for identity in &expected {
+        if !accepted.contains_key(*identity) {
+            verdict.find(Check::Lost, format!("{identity:?} was never accepted by the gateway"));
+        }
+    }
+    let done: BTreeSet<&Identity> =
+        evidence.ledger.iter().filter(|row| row.state == "d").map(|row| &row.identity).collect();
+    for identity in expected.iter().filter(|identity| !done.contains(**identity)) {
+        verdict.find(Check::Lost, format!("{identity:?} is not done in the ledger"));
+    }
+    for identity in accepted.keys().filter(|identity| !expected.contains(identity)) {
+        verdict.find(Check::NotifiedTwice, format!("{identity:?} was accepted and should not have been"));
+    }
+    for identity in judged.unstable_keys {
+        verdict.find(Check::NotifiedTwice, format!("{identity:?} was asked for with different idempotency keys"));
+    }
+    for (earlier, later) in judged.out_of_order {
+        verdict.find(Check::OutOfOrder, format!("{later:?} was asked for before {earlier:?} was accepted"));
+    }
+    repeats::judge(evidence, &accepted, verdict);
+}
+
+/// Of several copies of an identity the one that the ledger was settled with is the one that was delivered: only its place counts.
+/// Where copies in different partitions were delivered, each once, no single place does.
+fn copies_that_count(evidence: &Evidence, known: &[Known<'_>]) -> Vec<Produced> {
+    let accepted = repeats::accepted(&evidence.requests);
+    let settled: BTreeMap<Coordinates, &Identity> =
+        evidence.ledger.iter().map(|row| (row.coordinates, &row.identity)).collect();
+    let mut partitions: BTreeMap<&Identity, BTreeSet<Partition>> = BTreeMap::new();
+    for Known { planned, record } in known {
+        if let Some(identity) = &planned.identity {
+            partitions.entry(identity).or_default().insert(record.coordinates.partition);
+        }
+    }
+    known
+        .iter()
+        .filter(|Known { planned, .. }| planned.fate == Fate::Notified)
+        .filter_map(|Known { planned, record }| {
+            let identity = planned.identity.as_ref()?;
+            let counts = settled.get(&record.coordinates) == Some(&identity);
+            let is_once = accepted.get(identity).is_some_and(|accepted| accepted.len() == 1);
+            (counts && (is_once || partitions[identity].len() == 1)).then(|| Produced {
+                order_id: identity.0.clone(),
+                event_type: identity.1.clone(),
+                coordinates: record.coordinates,
+            })
+        })
+        .collect()
+}
+
+fn of_fate<'a>(known: &'a [Known<'a>], fate: Fate) -> impl Iterator<Item = &'a Planned> {
+    known.iter().map(|known| known.planned).filter(move |planned| planned.fate == fate)
+}

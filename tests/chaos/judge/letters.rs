@@ -1,0 +1,92 @@
+//! Dead letters: exactly the poison, each as it was.
+
+use std::collections::BTreeMap;
+
+use herald::core::record::{Coordinates, Offset, Partition, Record};
+
+use super::{Check, Evidence, Known, Verdict};
+use crate::content::Fate;
+
+pub fn judge(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
+    let mut expected: BTreeMap<Coordinates, (&Record, &'static str)> = BTreeMap::new();
+    for Known { record, planned } in known {
+        if let Fate::Dead(reason) = planned.fate {
+            expected.insert(record.coordinates, (record, reason.as_str()));
+        }
+    }
+    judge_rows(evidence, &expected, verdict);
+    judge_published(evidence, &expected, verdict);
+}
+
+fn judge_rows(evidence: &Evidence, expected: &BTreeMap<Coordinates, (&Record, &'static str)>, verdict: &mut Verdict) {
+    let mut rows: BTreeMap<Coordinates, &str> = BTreeMap::new();
+    for row in &evidence.letters {
+        let coordinates = Coordinates { partition: Partition(row.kpartition), offset: Offset(row.koffset) };
+        if rows.insert(coordinates, &row.reason).is_some() {
+            verdict.find(Check::DeadLetters, format!("{coordinates:?} has two dead letters"));
+        }
+        match expected.get(&coordinates) {
+            Some((_, reason)) if *reason == row.reason => {
+                *verdict.numbers.dead.entry(reason).or_default() += 1;
+            }
+            Some((_, reason)) => {
+                let told = format!("{coordinates:?} is {} and not {reason}: {}", row.reason, row.error);
+                verdict.find(Check::DeadLetters, told);
+            }
+            None => {
+                let told = format!(
+                    "order {} at {coordinates:?} was given up on as {} after {} attempts: {}",
+                    row.order_id, row.reason, row.attempts, row.error
+                );
+                verdict.find(Check::DeadLetters, told);
+            }
+        }
+    }
+    for (coordinates, (_, reason)) in expected.iter().filter(|(coordinates, _)| !rows.contains_key(coordinates)) {
+        verdict.find(Check::DeadLetters, format!("{coordinates:?} has no dead letter and should be {reason}"));
+    }
+}
+
+/// A letter may be published twice (a crash between produce and mark); it has one id then.
+fn judge_published(
+    evidence: &Evidence,
+    expected: &BTreeMap<Coordinates, (&Record, &'static str)>,
+    verdict: &mut Verdict,
+) {
+    let mut ids: BTreeMap<Coordinates, String> = BTreeMap::new();
+    for letter in &evidence.published {
+        let (Some(source), Some(id)) = (source(letter), text(letter, "herald-id")) else {
+            verdict.find(Check::DeadLetters, format!("{:?} of the DLQ topic is no letter", letter.coordinates));
+            continue;
+        };
+        let Some((original, _)) = expected.get(&source) else {
+            verdict.find(Check::DeadLetters, format!("{source:?} is in the DLQ topic and is no poison"));
+            continue;
+        };
+        match ids.insert(source, id.clone()) {
+            Some(before) if before == id => verdict.numbers.letters_published_again += 1,
+            Some(before) => {
+                verdict.find(Check::DeadLetters, format!("{source:?} was published as {before} and as {id}"));
+            }
+            None => {}
+        }
+        let kept = letter.headers.get(..original.headers.len());
+        if (&letter.key, &letter.value, kept) != (&original.key, &original.value, Some(&original.headers[..])) {
+            verdict.find(Check::DeadLetters, format!("{source:?} is not byte for byte in the DLQ topic"));
+        }
+    }
+    for coordinates in expected.keys().filter(|coordinates| !ids.contains_key(coordinates)) {
+        verdict.find(Check::DeadLetters, format!("{coordinates:?} is not in the DLQ topic"));
+    }
+}
+
+fn source(letter: &Record) -> Option<Coordinates> {
+    let partition = text(letter, "__dlq.errors.partition")?.parse().ok()?;
+    let offset = text(letter, "__dlq.errors.offset")?.parse().ok()?;
+    Some(Coordinates { partition: Partition(partition), offset: Offset(offset) })
+}
+
+fn text(letter: &Record, name: &str) -> Option<String> {
+    let header = letter.headers.iter().find(|header| header.name == name.as_bytes())?;
+    String::from_utf8(header.value.as_ref()?.to_vec()).ok()
+}
