@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::event::Identity;
+
 /// Which part of a record names its lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -28,5 +30,11 @@ impl LaneKey {
     pub fn of(key: &[u8]) -> Self {
         let digest = Sha256::digest(key);
         Self(digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte)))
+    }
+
+    /// The lane of a parked record that nothing orders: its own, and no key's.
+    #[must_use]
+    pub fn of_unordered(Identity { order_id, event_type }: &Identity) -> Self {
+        Self::of(format!("unordered\0{order_id}\0{event_type}").as_bytes())
     }
 }

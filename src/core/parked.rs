@@ -23,6 +23,8 @@ struct Lane {
     /// Records that are being parked and are not durable as such yet.
     joining: u32,
     stored: Stored,
+    /// When the first record last failed, if it did in this session.
+    failed_at: Option<Now>,
     /// Records in memory that have not ended, in offset order.
     loaded: VecDeque<Ticket>,
     /// How many of them, from the front, were delivered and wait to be settled.
@@ -96,19 +98,29 @@ impl ParkedLanes {
         });
     }
 
+    /// The first record of the key was parked because it failed; one behind it comes without such a time.
+    pub fn note_failure(&mut self, key: LaneKey, failed_at: Option<Now>) {
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.failed_at = failed_at.or(lane.failed_at);
+        }
+    }
+
+    /// When the first record of the key last failed in this session.
+    #[must_use]
+    pub fn failed_at(&self, key: LaneKey) -> Option<Now> {
+        self.lanes.get(&key)?.failed_at
+    }
+
     /// It will not be in the table.
     pub fn joins_not(&mut self, key: LaneKey) {
         self.change(key, |lane| lane.joining = lane.joining.saturating_sub(1));
     }
 
-    /// Takes keys that are due, at most `limit`: they are being loaded from here on.
-    pub fn take_due(&mut self, now: Now, limit: usize) -> Vec<LaneKey> {
-        let due: Vec<LaneKey> =
-            self.due.iter().take_while(|(due, _)| *due <= now).take(limit).map(|(_, key)| *key).collect();
-        for key in &due {
-            self.change(*key, |lane| lane.stored = Stored::Loading { joined_meanwhile: false });
-        }
-        due
+    /// Takes the key that is due first: it is being loaded from here on.
+    pub fn take_first_due(&mut self) -> Option<LaneKey> {
+        let (_, key) = *self.due.first()?;
+        self.change(key, |lane| lane.stored = Stored::Loading { joined_meanwhile: false });
+        Some(key)
     }
 
     /// What the table held of a key that was being loaded; `is_all` when nothing was behind.
@@ -151,6 +163,7 @@ impl ParkedLanes {
         self.change(key, |lane| {
             let Some(place) = lane.loaded.iter().position(|other| *other == ticket) else { return };
             lane.rows = lane.rows.saturating_sub(1);
+            lane.failed_at = None;
             lane.loaded.remove(place);
             lane.passed -= usize::from(place < lane.passed);
             head = lane.head();
@@ -238,9 +251,8 @@ mod tests {
         assert_eq!(lanes.next_due(), None, "the second one may come before the first");
         lanes.joined(KEY, at(0));
         assert_eq!((lanes.next_due(), lanes.rows()), (Some(at(30)), 2));
-        assert!(lanes.take_due(at(29), 10).is_empty());
-        assert_eq!(lanes.take_due(at(30), 10), [KEY]);
-        assert!(lanes.take_due(at(31), 10).is_empty());
+        assert_eq!(lanes.take_first_due(), Some(KEY));
+        assert_eq!(lanes.take_first_due(), None);
         lanes.loaded(KEY, at(31), vec![Ticket(1), Ticket(2)], true);
         assert_eq!(lanes.pass(KEY, Ticket(1)), Some(Ticket(2)));
         assert_eq!(lanes.ended(KEY, Ticket(1)), Some(Ticket(2)));
@@ -252,17 +264,17 @@ mod tests {
     #[test]
     fn what_joined_meanwhile_is_loaded_after_what_is_in_memory_has_ended() {
         let mut lanes = stored(&[(KEY, at(1), 1)]);
-        lanes.take_due(at(1), 10);
+        lanes.take_first_due();
         lanes.loaded(KEY, at(1), vec![Ticket(1)], true);
         lanes.joins(KEY);
         lanes.joined(KEY, at(0));
         assert_eq!(lanes.pass(KEY, Ticket(1)), None);
         assert_eq!(lanes.next_due(), None, "the first waits for its settlement");
         lanes.ended(KEY, Ticket(1));
-        assert_eq!(lanes.take_due(at(2), 10), [KEY]);
+        assert_eq!(lanes.take_first_due(), Some(KEY));
         lanes.not_loaded(KEY, at(5));
         assert_eq!(lanes.next_due(), Some(at(5)));
-        lanes.take_due(at(5), 10);
+        lanes.take_first_due();
         lanes.loaded(KEY, at(5), Vec::new(), true);
         assert!(!lanes.is_blocked(KEY));
     }
@@ -270,7 +282,7 @@ mod tests {
     #[test]
     fn what_joins_while_the_key_is_read_is_not_forgotten() {
         let mut lanes = stored(&[(KEY, at(0), 1)]);
-        lanes.take_due(at(0), 1);
+        lanes.take_first_due();
         lanes.joins(KEY);
         lanes.joined(KEY, at(0));
         lanes.loaded(KEY, at(0), vec![Ticket(1)], true);
@@ -281,8 +293,7 @@ mod tests {
     #[test]
     fn a_record_that_is_parked_again_takes_those_behind_it_along() {
         let mut lanes = stored(&[(KEY, at(0), 3), (LaneKey(8), at(0), 1)]);
-        assert_eq!(lanes.take_due(at(0), 1).len(), 1);
-        lanes.take_due(at(0), 9);
+        assert_eq!([lanes.take_first_due(), lanes.take_first_due()], [Some(KEY), Some(LaneKey(8))]);
         lanes.loaded(KEY, at(0), vec![Ticket(1), Ticket(2)], false);
         assert_eq!(lanes.put_back(KEY, at(60)), [Ticket(1), Ticket(2)]);
         assert_eq!((lanes.next_due(), lanes.head(KEY)), (Some(at(60)), None));

@@ -116,9 +116,14 @@ impl PartitionState {
         self.exhausted.contains(&key)
     }
 
+    #[cfg(test)]
+    pub(super) fn exhausted_keys(&self) -> usize {
+        self.exhausted.len()
+    }
+
     /// A key that nothing is held or parked of is not remembered.
     pub(super) fn forget_exhausted(&mut self, key: LaneKey) {
-        if !self.lanes.contains_key(&key) && !self.parked.is_blocked(key) {
+        if !self.exhausted.is_empty() && !self.lanes.contains_key(&key) && !self.parked.is_blocked(key) {
             self.exhausted.remove(&key);
         }
     }

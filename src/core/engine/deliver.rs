@@ -14,6 +14,8 @@ use crate::core::invariants;
 struct Failed {
     ticket: Ticket,
     failure: DeliveryFailure,
+    /// When it failed before, or else when this attempt began: what the channel did since then tells whether it is to blame.
+    since: Now,
     /// It was to find out whether the channel is back.
     was_probe: bool,
 }
@@ -134,6 +136,7 @@ impl Engine {
         let is_ours =
             !entry.orphaned && self.partitions.get(&entry.partition()).is_some_and(super::PartitionState::is_active);
         let was_probe = self.breaker.is_probe(ticket);
+        let since = entry.failed_at.map_or(entry.started_at, |failed| failed.last);
         self.learn(now, ticket, &result, effects);
         match result {
             // A fact, whoever owns the partition by now.
@@ -142,7 +145,7 @@ impl Engine {
                 self.settlements.push(ticket);
                 self.step_out_of_lane(ticket);
             }
-            Err(failure) if is_ours => self.failed(now, Failed { ticket, failure, was_probe }, effects),
+            Err(failure) if is_ours => self.failed(now, Failed { ticket, failure, since, was_probe }, effects),
             Err(failure) => self.leave_failed(now, ticket, failure.class, effects),
         }
     }
@@ -173,7 +176,7 @@ impl Engine {
     }
 
     fn failed(&mut self, now: Now, failed: Failed, effects: &mut Effects) {
-        let Failed { ticket, failure: DeliveryFailure { class, error }, was_probe } = failed;
+        let Failed { ticket, failure: DeliveryFailure { class, error }, since, was_probe } = failed;
         let is_uncertain = self.is_uncertain(class);
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         entry.note_failure(now);
@@ -197,7 +200,7 @@ impl Engine {
         let attempt = entry.attempts;
         let (coordinates, order_id) = (entry.record.coordinates, entry.identity.order_id.clone());
         let is_exhausted = self.has_spent_its_attempts(ticket);
-        if is_exhausted && self.is_to_blame(ticket) {
+        if is_exhausted && self.is_to_blame(ticket, since) {
             self.note_exhausted(ticket);
             let class = class.as_str();
             return self.bury(ticket, Burial { reason: Reason::Exhausted, class, error });
@@ -222,20 +225,15 @@ impl Engine {
     /// Behind a record that was exhausted, those of its key get one attempt each: a dead key drains instead of clogging.
     fn has_spent_its_attempts(&self, ticket: Ticket) -> bool {
         let Some(entry) = self.entries.get(&ticket) else { return false };
-        entry.attempts >= self.config.max_attempts || self.follows_exhausted(ticket)
+        let follows_exhausted =
+            || self.partitions.get(&entry.partition()).is_some_and(|state| state.is_exhausted(entry.key));
+        entry.attempts >= self.config.max_attempts || follows_exhausted()
     }
 
-    fn follows_exhausted(&self, ticket: Ticket) -> bool {
-        let Some(entry) = self.entries.get(&ticket) else { return false };
-        self.partitions.get(&entry.partition()).is_some_and(|state| state.is_exhausted(entry.key))
-    }
-
-    /// Evidence: the channel works for others since it first failed for this one.
-    fn is_to_blame(&self, ticket: Ticket) -> bool {
-        let Some(entry) = self.entries.get(&ticket) else { return false };
-        let Some(failed) = entry.failed_at else { return false };
-        let since = if self.follows_exhausted(ticket) { entry.started_at.min(failed.first) } else { failed.first };
-        self.evidence.works_for_others(entry.key, since)
+    /// Evidence: the channel worked for others between the last two failures of this one. What it did before them says nothing
+    /// about an outage that began meanwhile.
+    fn is_to_blame(&self, ticket: Ticket, since: Now) -> bool {
+        self.entries.get(&ticket).is_some_and(|entry| self.evidence.works_for_others(entry.key, since))
     }
 
     fn note_exhausted(&mut self, ticket: Ticket) {

@@ -222,7 +222,8 @@ impl Engine {
             Phase::Active => None,
         });
         let batches = self.queues().map(BatchQueue::wake_at);
-        let probe = self.breaker.wake_at().filter(|_| self.has_ready());
+        // One that is due and has not begun waits for something else than time.
+        let probe = self.breaker.wake_at().filter(|at| self.has_ready() && *at > self.last_input_at);
         drain.chain(timer).chain(batches.into_iter().flatten()).chain(probe).chain(self.load_at()).min()
     }
 
@@ -316,12 +317,9 @@ impl Engine {
                 state.watermark.end(sequence);
                 entry.lane.and_then(|lane| state.leave_lane(lane, ticket))
             }
-            Origin::Parked => {
-                let head = state.parked.ended(entry.key, ticket);
-                state.forget_exhausted(entry.key);
-                head
-            }
+            Origin::Parked => state.parked.ended(entry.key, ticket),
         };
+        state.forget_exhausted(entry.key);
         if let Some(head) = head {
             self.move_head(head);
         }

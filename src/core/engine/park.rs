@@ -19,6 +19,8 @@ use crate::core::watermark::Whereabouts;
 
 /// Keys that are read in one statement.
 const KEYS_PER_LOAD: usize = 100;
+/// The part of the records that may be held which those out of the table take at most, and those of one statement.
+const PARKED_SHARE: usize = 4;
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The reading of parked records that are due: one statement at a time.
@@ -51,8 +53,7 @@ impl Engine {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         let key = match entry.origin {
             Origin::Parked => entry.key,
-            // One that nothing orders is a lane of its own.
-            Origin::Polled { .. } => entry.lane.unwrap_or_else(|| LaneKey::of(entry.identity.order_id.as_bytes())),
+            Origin::Polled { .. } => entry.lane.unwrap_or_else(|| LaneKey::of_unordered(&entry.identity)),
         };
         entry.parking = Some(ParkingPlan { key, due, error });
         if let (false, Some(state)) = (entry.is_parked(), self.partitions.get_mut(&entry.record.coordinates.partition))
@@ -69,6 +70,7 @@ impl Engine {
             let Some(entry) = self.entries.get_mut(&ticket) else { continue };
             let Some(ParkingPlan { key, due, .. }) = entry.parking.take() else { continue };
             let (partition, origin, is_durable) = (entry.partition(), entry.origin, parked.contains(&ticket));
+            let failed_at = entry.failed_at.map(|failed| failed.last);
             if entry.orphaned {
                 self.end_orphan(now, ticket, is_durable, effects);
                 continue;
@@ -76,9 +78,13 @@ impl Engine {
             match (origin, self.partitions.get_mut(&partition)) {
                 (_, None) => {}
                 // When it is not durable, it was fenced or settled by somebody else: reading it again tells.
-                (Origin::Parked, Some(_)) => self.put_back(partition, key, if is_durable { due } else { now }),
+                (Origin::Parked, Some(state)) => {
+                    state.parked.note_failure(key, failed_at);
+                    self.put_back(partition, key, if is_durable { due } else { now });
+                }
                 (Origin::Polled { .. }, Some(state)) if is_durable => {
                     state.parked.joined(key, due);
+                    state.parked.note_failure(key, failed_at);
                     self.end(now, ticket, Outcome::Parked, effects);
                 }
                 (Origin::Polled { .. }, Some(state)) => {
@@ -111,7 +117,7 @@ impl Engine {
         if !self.may_load() {
             return None;
         }
-        let due = self.loadable().filter_map(|(_, state)| state.parked.next_due()).min()?;
+        let (due, _) = self.first_due()?;
         Some(self.loads.held_until.map_or(due, |until| due.max(until)))
     }
 
@@ -120,7 +126,7 @@ impl Engine {
             && !self.is_suspended
             && self.entries.len() < self.config.max_records
             && self.bytes < self.config.max_bytes
-            && self.ready.len() + self.suspects.len() < self.config.max_concurrent
+            && self.loaded <= self.config.max_records / PARKED_SHARE
     }
 
     /// While a delivery of an earlier session runs, it may be that of a parked record.
@@ -128,19 +134,23 @@ impl Engine {
         self.partitions.iter().filter(|(partition, state)| state.is_active() && !self.orphans.contains_key(*partition))
     }
 
+    /// Of all partitions: one with many parked keys is not preferred.
+    fn first_due(&self) -> Option<(Now, Partition)> {
+        self.loadable().filter_map(|(partition, state)| Some((state.parked.next_due()?, *partition))).min()
+    }
+
     pub(super) fn load_due(&mut self, now: Now, effects: &mut Effects) {
         if self.load_at().is_none_or(|at| at > now) {
             return;
         }
         self.loads.held_until = None;
-        let partitions: Vec<Partition> = self.loadable().map(|(partition, _)| *partition).collect();
         let (mut asked, mut keys) = (Vec::new(), Vec::new());
-        for partition in partitions {
-            let Some(state) = self.partitions.get_mut(&partition) else { continue };
-            for key in state.parked.take_due(now, KEYS_PER_LOAD - keys.len()) {
-                asked.push((partition, state.session, key));
-                keys.push(ParkedKey { partition, epoch: state.epoch, key });
-            }
+        while keys.len() < KEYS_PER_LOAD {
+            let Some((_, partition)) = self.first_due().filter(|(due, _)| *due <= now) else { break };
+            let Some(state) = self.partitions.get_mut(&partition) else { break };
+            let Some(key) = state.parked.take_first_due() else { break };
+            asked.push((partition, state.session, key));
+            keys.push(ParkedKey { partition, epoch: state.epoch, key });
         }
         self.loads.under_way = Some(asked);
         effects.push(Effect::LoadParked(keys));
@@ -178,11 +188,14 @@ impl Engine {
         let known = rows.iter().take_while(|row| !joins(row)).count();
         let is_all = is_all && known == rows.len();
         let epoch = state.epoch;
+        let mut failed_at = state.parked.failed_at(key);
         let mut tickets = Vec::with_capacity(known);
         for row in rows.into_iter().take(known) {
             let ticket = Ticket(self.next_ticket);
             self.next_ticket += 1;
-            let entry = self.parked_entry(now, ParkedKey { partition, epoch, key }, row);
+            // It is that of the first one. Of what failed in an earlier session it is not known when.
+            let last = failed_at.take().unwrap_or(now);
+            let entry = self.parked_entry((now, last), ParkedKey { partition, epoch, key }, row);
             self.bytes += entry.bytes;
             self.loaded += 1;
             self.entries.insert(ticket, entry);
@@ -201,7 +214,7 @@ impl Engine {
         }
     }
 
-    fn parked_entry(&self, now: Now, key: ParkedKey, row: ParkedRow) -> Entry {
+    fn parked_entry(&self, (now, last): (Now, Now), key: ParkedKey, row: ParkedRow) -> Entry {
         let ParkedRow { identity, record, attempts, starts, first_failed_ago } = row;
         let (event, burial) = match self.decode(&record) {
             Decoded::Event { event, .. } => (Some(Arc::new(event)), None),
@@ -231,7 +244,7 @@ impl Engine {
             attempts,
             outages: 0,
             started_at: Now::ZERO,
-            failed_at: (attempts > 0).then_some(FailedAt { first, last: first }),
+            failed_at: (attempts > 0).then_some(FailedAt { first, last }),
             parking: None,
             burial: burial.map(|(reason, error)| Burial { reason, class: "permanent", error }),
             busy: None,

@@ -1,5 +1,7 @@
 //! The engine alone, driven by hand: one test for each thing that a reader would ask about.
 
+mod evidence;
+mod loads;
 mod parking;
 mod simulation;
 mod starts;
@@ -151,6 +153,7 @@ impl Bench {
 
     /// Delivers another order, of its own key, at this offset.
     fn show_that_the_channel_works(&mut self, offset: i64) {
+        self.now += Duration::from_millis(1);
         let records = vec![order(P0, offset, 9_999)];
         self.input(Input::Polled { partition: P0, session: SESSION, records });
         self.grant_claims();

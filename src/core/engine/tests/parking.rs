@@ -217,6 +217,7 @@ fn a_record_is_exhausted_only_when_the_channel_works_for_others() {
     }
     assert!(bench.dead().is_empty());
     assert_eq!(bench.count(|report| matches!(report, Report::ExhaustedWithoutEvidence { .. })), 8);
+    bench.now += Duration::from_millis(1);
     bench.poll(vec![order(P0, 1, 2)]);
     bench.answer(Ok(()));
     assert_eq!(bench.answer_next(fails(TRANSIENT)), (0, 11));

@@ -511,7 +511,12 @@ impl World {
     }
 
     fn answer_question(&mut self, index: usize) {
-        let Some(question) = self.workers[index].questions.pop() else { return };
+        let questions = &mut self.workers[index].questions;
+        if questions.is_empty() {
+            return;
+        }
+        // Any of them: the oldest may not wait for as long as others come.
+        let question = questions.swap_remove(self.random.usize(0..questions.len()));
         match question {
             Effect::InspectHolder { ticket, holder } => {
                 let partition = number(holder.coordinates.partition);
