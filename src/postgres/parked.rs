@@ -15,6 +15,8 @@ use crate::core::record::{Coordinates, Offset, Partition, Timestamp};
 
 /// Records of one key that are read at once.
 const ROWS_PER_KEY: i64 = 32;
+/// Rows of which the keys are told apart in one statement.
+const ROWS_PER_PART: i64 = 20_000;
 /// Payload bytes that are read at once, beyond one record.
 const LOAD_BYTES: i64 = 4 << 20;
 
@@ -68,8 +70,10 @@ impl Postgres {
                       clock_timestamp() - i.first_failed_ago * interval '1 second', nullif(i.error, ''), i.record
                  FROM input i JOIN moved m USING (order_id, event_type) ORDER BY i.order_id, i.event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
-               SET attempts = excluded.attempts, due_at = excluded.due_at, last_error = excluded.last_error,
-                   key_hash = excluded.key_hash, first_failed_at = excluded.first_failed_at)
+               SET topic = excluded.topic, kpartition = excluded.kpartition, koffset = excluded.koffset,
+                   record = excluded.record, attempts = excluded.attempts, due_at = excluded.due_at,
+                   last_error = excluded.last_error, key_hash = excluded.key_hash,
+                   first_failed_at = excluded.first_failed_at)
              SELECT order_id AS "order_id!", event_type AS "event_type!" FROM moved"#,
             &*self.group,
             &*self.topic,
@@ -102,30 +106,70 @@ impl Postgres {
         &self,
         partitions: &[Partition],
     ) -> Result<HashMap<Partition, Vec<ParkedLane>>, LedgerFailure> {
-        let numbers: Vec<i32> = partitions.iter().map(|partition| partition.0).collect();
-        let mut lease = self.lease().await?;
-        let statement = sqlx::query!(
-            r#"SELECT DISTINCT ON (q.kpartition, q.key_hash) q.kpartition, q.key_hash,
-                      greatest(extract(epoch FROM q.due_at - clock_timestamp()), 0)::float8 AS "due_in!",
-                      count(*) OVER (PARTITION BY q.kpartition, q.key_hash) AS "rows!"
-                 FROM parked_events q
-                WHERE q.consumer_group = $1 AND q.topic = $2 AND q.kpartition = ANY($3::integer[]) AND q.run_id IS NULL
-                ORDER BY q.kpartition, q.key_hash, q.koffset"#,
-            &*self.group,
-            &*self.topic,
-            &numbers,
-        );
-        let rows = self.answer(statement.fetch_all(&mut *lease)).await;
-        let mut parked: HashMap<Partition, Vec<ParkedLane>> = HashMap::new();
-        for row in lease.end(rows).await? {
-            let key = LaneKey(row.key_hash.cast_unsigned());
-            let lane = ParkedLane { key, due_in: wait(row.due_in), rows: row.rows.cast_unsigned() };
-            parked.entry(Partition(row.kpartition)).or_default().push(lane);
+        let mut parked = HashMap::new();
+        for partition in self.partitions_with_parked(partitions).await? {
+            parked.insert(partition, self.parked_keys_of(partition).await?);
         }
         Ok(parked)
     }
 
-    /// Reads the first parked records of each key and removes those that were settled otherwise. A key that is missing was
+    async fn partitions_with_parked(&self, partitions: &[Partition]) -> Result<Vec<Partition>, LedgerFailure> {
+        let numbers: Vec<i32> = partitions.iter().map(|partition| partition.0).collect();
+        let mut lease = self.lease().await?;
+        let statement = sqlx::query_scalar!(
+            r#"SELECT p.kpartition AS "kpartition!" FROM unnest($3::integer[]) AS p(kpartition)
+                CROSS JOIN LATERAL (
+                      SELECT FROM parked_events q
+                       WHERE q.consumer_group = $1 AND q.topic = $2 AND q.kpartition = p.kpartition AND q.run_id IS NULL
+                       LIMIT 1) q"#,
+            &*self.group,
+            &*self.topic,
+            &numbers,
+        );
+        let found = self.answer(statement.fetch_all(&mut *lease)).await;
+        Ok(lease.end(found).await?.into_iter().map(Partition).collect())
+    }
+
+    /// In parts: no number of parked records makes a statement outlast its timeout, and its partition wait for ever.
+    async fn parked_keys_of(&self, partition: Partition) -> Result<Vec<ParkedLane>, LedgerFailure> {
+        let mut lanes: Vec<ParkedLane> = Vec::new();
+        let mut after = Some((i64::MIN, -1));
+        while let Some((key_hash, offset)) = after {
+            let mut lease = self.lease().await?;
+            let statement = sqlx::query!(
+                r#"SELECT DISTINCT ON (q.key_hash) q.key_hash,
+                          greatest(extract(epoch FROM q.due_at - clock_timestamp()), 0)::float8 AS "due_in!",
+                          count(*) OVER (PARTITION BY q.key_hash) AS "rows!",
+                          max(q.koffset) OVER (PARTITION BY q.key_hash) AS "last!"
+                     FROM (SELECT p.key_hash, p.koffset, p.due_at FROM parked_events p
+                            WHERE p.consumer_group = $1 AND p.topic = $2 AND p.kpartition = $3 AND p.run_id IS NULL
+                              AND (p.key_hash, p.koffset) > ($4::bigint, $5::bigint)
+                            ORDER BY p.key_hash, p.koffset LIMIT $6) q
+                    ORDER BY q.key_hash, q.koffset"#,
+                &*self.group,
+                &*self.topic,
+                partition.0,
+                key_hash,
+                offset,
+                ROWS_PER_PART,
+            );
+            let rows = self.answer(statement.fetch_all(&mut *lease)).await;
+            let rows = lease.end(rows).await?;
+            let is_full = rows.iter().map(|row| row.rows).sum::<i64>() >= ROWS_PER_PART;
+            after = rows.last().filter(|_| is_full).map(|row| (row.key_hash, row.last));
+            for row in rows {
+                let (key, rows) = (LaneKey(row.key_hash.cast_unsigned()), row.rows.cast_unsigned());
+                match lanes.last_mut().filter(|lane| lane.key == key) {
+                    // The part before ended within this key.
+                    Some(lane) => lane.rows += rows,
+                    None => lanes.push(ParkedLane { key, due_in: wait(row.due_in), rows }),
+                }
+            }
+        }
+        Ok(lanes)
+    }
+
+    /// Reads the first parked records of each key, as many as fit in the order in which the keys are given, and removes those that were settled otherwise. A key that is missing was
     /// fenced.
     ///
     /// A record that cannot be read is logged and stays, and those behind it wait: they would overtake it.
@@ -141,12 +185,11 @@ impl Postgres {
                 WHERE e.consumer_group = $1 AND e.topic = $2 AND e.kpartition = ANY($3::integer[])
                 ORDER BY e.kpartition FOR SHARE),
              asked AS MATERIALIZED (
-               SELECT a.kpartition, a.key_hash
-                 FROM unnest($3::integer[], $4::bigint[], $5::bigint[]) AS a(kpartition, epoch, key_hash)
+               SELECT a.kpartition, a.key_hash, a.turn
+                 FROM unnest($3::integer[], $4::bigint[], $5::bigint[]) WITH ORDINALITY AS a(kpartition, epoch, key_hash, turn)
                  JOIN fence USING (kpartition, epoch)),
              found AS MATERIALIZED (
-               SELECT a.kpartition, a.key_hash, q.order_id, q.event_type, q.koffset, q.size, q.place, l.starts,
-                      l.state = 'p' AS is_parked
+               SELECT a.*, q.order_id, q.event_type, q.koffset, q.size, q.place, l.starts, l.state = 'p' AS is_parked
                  FROM asked a
                 CROSS JOIN LATERAL (
                       SELECT p.order_id, p.event_type, p.koffset, octet_length(p.record) AS size,
@@ -162,9 +205,10 @@ impl Postgres {
              removed AS (
                DELETE FROM parked_events p USING found f
                 WHERE f.is_parked IS NOT TRUE AND p.consumer_group = $1 AND p.order_id = f.order_id
-                  AND p.event_type = f.event_type),
+                  AND p.event_type = f.event_type
+                  AND (p.topic, p.kpartition, p.koffset) = ($2, f.kpartition, f.koffset)),
              sized AS (
-               SELECT f.*, sum(f.size) OVER (ORDER BY f.place, f.kpartition, f.key_hash) AS upto,
+               SELECT f.*, sum(f.size) OVER (ORDER BY f.place, f.turn) AS upto,
                       count(*) OVER (PARTITION BY f.kpartition, f.key_hash) AS found
                  FROM found f)
              SELECT a.kpartition AS "kpartition!", a.key_hash AS "key_hash!", coalesce(s.found, 0) AS "found!",
@@ -190,15 +234,18 @@ impl Postgres {
         Ok(lanes(lease.end(rows).await?))
     }
 
-    /// What is parked, in all partitions.
+    /// What is parked, in all partitions. Reads the whole table: for a sample now and then.
     pub async fn parked_facts(&self) -> Result<ParkedFacts, LedgerFailure> {
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
-            r#"SELECT count(*) FILTER (WHERE run_id IS NULL) AS "retries!", count(*) FILTER (WHERE run_id IS NOT NULL) AS "replays!",
-                      count(DISTINCT (kpartition, key_hash)) AS "keys!",
+            r#"SELECT coalesce(sum(retries), 0)::bigint AS "retries!", coalesce(sum(replays), 0)::bigint AS "replays!",
+                      count(*) AS "keys!",
                       floor(extract(epoch FROM min(parked_at)) * 1000)::bigint AS oldest_ms,
                       floor(extract(epoch FROM min(due_at)) * 1000)::bigint AS next_due_ms
-                 FROM parked_events WHERE consumer_group = $1 AND topic = $2"#,
+                 FROM (SELECT count(*) FILTER (WHERE run_id IS NULL) AS retries,
+                              count(*) FILTER (WHERE run_id IS NOT NULL) AS replays,
+                              min(parked_at) AS parked_at, min(due_at) AS due_at
+                         FROM parked_events WHERE consumer_group = $1 AND topic = $2 GROUP BY kpartition, key_hash) k"#,
             &*self.group,
             &*self.topic,
         );

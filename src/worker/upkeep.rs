@@ -43,6 +43,7 @@ fn partition_lag(clock: &LagClock, now: Instant, sample: &LagSample) -> Partitio
 /// Counts of tables, for gauges: what all workers together have written.
 pub(super) async fn watch_postgres(postgres: Postgres, telemetry: Arc<Telemetry>) {
     loop {
+        let started = Instant::now();
         if let Err(error) = count_dead_letters(&postgres, &telemetry).await {
             tracing::debug!(?error, "the dead letters cannot be counted");
         }
@@ -53,8 +54,13 @@ pub(super) async fn watch_postgres(postgres: Postgres, telemetry: Arc<Telemetry>
         let connections = &telemetry.metrics().postgres_pool_connections;
         connections.with_label_values(&["used"]).set(gauge_value(pool.in_use));
         connections.with_label_values(&["idle"]).set(gauge_value(pool.idle));
-        tokio::time::sleep(COUNT_EVERY).await;
+        tokio::time::sleep(count_again_after(started.elapsed())).await;
     }
+}
+
+/// Counting reads whole tables: it may take a twentieth of the time, however large they are.
+fn count_again_after(took: Duration) -> Duration {
+    COUNT_EVERY.max(took.saturating_mul(20))
 }
 
 async fn count_dead_letters(
@@ -103,5 +109,16 @@ pub(super) async fn prune(postgres: Postgres, retention: Duration, telemetry: Ar
             Ok(rows) => telemetry.metrics().ledger_pruned_total.inc_by(rows),
             Err(error) => tracing::debug!(?error, "the ledger cannot be pruned"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_tables_are_counted_less_often() {
+        assert_eq!(count_again_after(Duration::from_millis(3)), COUNT_EVERY);
+        assert_eq!(count_again_after(Duration::from_secs(4)), Duration::from_secs(80));
     }
 }

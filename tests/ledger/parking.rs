@@ -160,6 +160,27 @@ async fn large_records_are_loaded_as_far_as_they_fit_and_at_least_one() {
 }
 
 #[tokio::test]
+async fn of_large_records_that_of_the_key_that_was_asked_for_first_is_loaded() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    let large = "x".repeat(3 << 20);
+    let keys = [LaneKey(1), LaneKey(2), LaneKey(3)];
+    for (offset, key) in (0..).zip(keys) {
+        database.claim_one(claim(&offset.to_string(), at(0, offset), epoch)).await;
+        let parking = parking(&offset.to_string(), at(0, offset), epoch);
+        database.postgres.park(&[Parking { key, record: record(at(0, offset), &large), ..parking }]).await.unwrap();
+    }
+    for first in keys {
+        let others = keys.into_iter().filter(|key| *key != first);
+        let asked: Vec<_> =
+            std::iter::once(first).chain(others).map(|key| ParkedKey { key, ..self::key(epoch) }).collect();
+        let lanes = database.postgres.load_parked(&asked).await.unwrap();
+        let loaded: Vec<_> = lanes.iter().filter(|lane| !lane.rows.is_empty()).map(|lane| lane.key).collect();
+        assert_eq!(loaded, [first]);
+    }
+}
+
+#[tokio::test]
 async fn a_record_that_cannot_be_read_holds_those_behind_it_and_no_other_key() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
@@ -203,6 +224,42 @@ async fn a_claim_that_was_yielded_is_anybodys_until_its_holder_claims_it_again()
     database.postgres.yield_claims(&claims[..1]).await.unwrap();
     let busy = database.claim_one(claim("1", at(0, 5), epoch)).await.unwrap();
     assert_eq!(busy.holder.coordinates.offset, Offset(9));
+}
+
+#[tokio::test]
+async fn what_an_earlier_copy_left_behind_is_replaced_by_the_record_that_is_parked() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    park_orders(&database, epoch, 1..2).await;
+    // Its ledger row was pruned, and the order comes again.
+    database.execute("DELETE FROM processed_orders").await;
+    database.claim_one(claim("1", at(0, 9), epoch)).await;
+    database.postgres.park(&[parking("1", at(0, 9), epoch)]).await.unwrap();
+    let lane = load(&database, epoch).await.unwrap();
+    assert_eq!((offsets(&lane), lane.removed), (vec![9], 0));
+    assert_eq!(lane.rows[0].record, record(at(0, 9), "1"));
+}
+
+#[tokio::test]
+async fn the_parked_keys_of_a_partition_are_read_in_parts_and_none_is_missed_or_counted_twice() {
+    let database = test_database().await;
+    database
+        .execute(
+            "INSERT INTO parked_events (consumer_group, order_id, event_type, topic, kpartition, koffset, key_hash, attempts,
+                    due_at, first_failed_at, record)
+             SELECT 'notification_service_group', n, 'ORDER_CREATED', 'order_events', n % 2, n,
+                    CASE WHEN n <= 50000 THEN -7 ELSE n END, 1, now() + n * interval '1 minute', now(), 'r'
+               FROM generate_series(1, 75000) n",
+        )
+        .await;
+    let keys = database.postgres.parked_keys(&[Partition(0), Partition(1), Partition(2)]).await.unwrap();
+    assert_eq!(keys.len(), 2);
+    let lanes = &keys[&Partition(1)];
+    let long = lanes.iter().find(|lane| lane.key == LaneKey((-7_i64).cast_unsigned())).unwrap();
+    assert!(long.rows == 25_000 && long.due_in < Duration::from_mins(1), "{long:?}");
+    let all: std::collections::HashSet<LaneKey> = lanes.iter().map(|lane| lane.key).collect();
+    assert_eq!((lanes.len(), all.len()), (12_501, 12_501));
+    assert_eq!(lanes.iter().map(|lane| lane.rows).sum::<u64>(), 37_500);
 }
 
 #[tokio::test]
