@@ -51,13 +51,15 @@ advisories: ## known vulnerabilities; apart from the others, since it fetches a 
 	@scripts/setup --lint
 	$(CARGO_DENY) --locked check advisories
 
-docs: ## writes docs/configuration.md and herald.example.toml from the code
+docs: ## writes docs/configuration.md, docs/metrics.md and herald.example.toml from the code
 	@scripts/setup --build
 	cargo build --locked --quiet
 	@mkdir -p .cache
 	cargo run --locked --quiet -- config docs >.cache/configuration.md
 	cargo run --locked --quiet -- config example >.cache/herald.example.toml
+	cargo run --locked --quiet -- metrics docs >.cache/metrics.md
 	mv .cache/configuration.md docs/configuration.md
+	mv .cache/metrics.md docs/metrics.md
 	mv .cache/herald.example.toml herald.example.toml
 
 queries: ## writes .sqlx, which lets the checked queries compile without a database

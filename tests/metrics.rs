@@ -1,10 +1,10 @@
 //! `/metrics` is a contract with dashboards and alerts: every series is there from the start, and the sums close.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::gateway::Answer;
-use crate::support::kafka::NewRecord;
+use crate::support::kafka::{Broker, NewRecord};
 use crate::support::wait::{EVENTUALLY, equal, wait_until};
 use crate::support::worker::{Metrics, Worker};
 use crate::support::{World, orders};
@@ -199,6 +199,39 @@ async fn the_sums_close_over_every_outcome_and_while_work_goes_on() {
     worker.wait_for_metric("herald_dead_letters_published_total", &[], 3.0).await;
     worker.wait_for_metric("herald_dead_letters_unpublished", &[], 0.0).await;
     worker.wait_for_metric("herald_consumer_lag_records", &[], 0.0).await;
+    sqlx::query("ANALYZE processed_orders").execute(&world.database.pool).await.unwrap();
+    worker.wait_for_metric("herald_ledger_rows", &[], 302.0).await;
+    let waited = worker.metrics().await.sum("herald_postgres_pool_wait_seconds_count", &[]);
+    assert!(waited > 1.0, "statements wait for a connection each: {waited}");
+}
+
+#[tokio::test]
+async fn the_lag_is_right_while_partitions_are_paused_and_while_nobody_can_sample_it() {
+    let mut broker = Broker::private().await;
+    let mut world = World::on(broker.clone(), 1).await;
+    world.gateway.down().await;
+    // Longer than the freeze: a worker that has lost its partitions shows nothing of them.
+    let worker = world.worker().with("HERALD_KAFKA__SESSION_TIMEOUT", "40s").start().await;
+    world.produce(&(0..20).map(orders::created).collect::<Vec<_>>()).await;
+    worker.wait_for_metric("herald_consumer_paused_partitions", &[("cause", "breaker")], 1.0).await;
+    world.produce(&(20..50).map(orders::created).collect::<Vec<_>>()).await;
+    worker.wait_for_metric("herald_consumer_lag_records", &[], 50.0).await;
+
+    broker.freeze();
+    let lag = async || worker.metrics().await.sum("herald_consumer_lag_seconds", &[]);
+    let (start, first) = (Instant::now(), lag().await);
+    wait_until("the lag in seconds grows", EVENTUALLY, async || {
+        let grown = lag().await - first;
+        if grown > 8.0 { Ok(()) } else { Err(grown) }
+    })
+    .await;
+    let (grown, elapsed) = (lag().await - first, start.elapsed().as_secs_f64());
+    assert!((grown - elapsed).abs() < 2.0, "grown by {grown} s in {elapsed} s");
+    broker.thaw();
+    world.gateway.up().await;
+    world.all_committed().await;
+    worker.wait_for_metric("herald_consumer_lag_records", &[], 0.0).await;
+    worker.wait_for_metric("herald_consumer_lag_seconds", &[], 0.0).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod demo;
 mod failure;
+mod metrics;
 mod migrate;
 pub mod output;
 mod run;
@@ -37,6 +38,9 @@ enum Command {
     #[command(subcommand)]
     Config(config::Command),
     Demo(demo::DemoArguments),
+    /// Describe the metrics
+    #[command(subcommand, hide = true)]
+    Metrics(metrics::Command),
 }
 
 impl Cli {
@@ -48,6 +52,7 @@ impl Cli {
             Command::Migrate => block_on(migrate::execute(self.config)),
             Command::Config(command) => config::execute(&command, self.config),
             Command::Demo(arguments) => demo::execute(&arguments),
+            Command::Metrics(command) => metrics::execute(&command),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use prometheus::Histogram;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
@@ -33,6 +34,7 @@ pub struct Postgres {
     pub(super) migrate_at_start: bool,
     /// The page of `processed_orders` at which pruning goes on.
     pub(super) prune_page: Arc<AtomicU32>,
+    waits: Arc<OnceLock<Histogram>>,
     pool: PgPool,
     prepared_statements: bool,
     options: PgConnectOptions,
@@ -83,6 +85,7 @@ impl Postgres {
             topic: topic.into(),
             migrate_at_start: database.migrate,
             prune_page: Arc::default(),
+            waits: Arc::default(),
             prepared_statements: database.prepared_statements,
             pool,
             options,
@@ -95,6 +98,12 @@ impl Postgres {
         let mut lease = self.lease().await?;
         let answer = self.answer(lease.ping()).await;
         lease.end(answer).await
+    }
+
+    /// From here on, shows how long statements wait for a connection.
+    pub fn observe_waits(&self, waits: Histogram) {
+        // The first one stays: there is one registry in a process.
+        let _ = self.waits.set(waits);
     }
 
     #[must_use]
@@ -125,7 +134,12 @@ impl Postgres {
 
     /// A connection for one statement.
     pub(super) async fn lease(&self) -> Result<Lease, LedgerFailure> {
-        let connection = self.pool.acquire().await.map_err(|e| classify(&e))?;
+        let asked = Instant::now();
+        let acquired = self.pool.acquire().await;
+        if let Some(waits) = self.waits.get() {
+            waits.observe(asked.elapsed().as_secs_f64());
+        }
+        let connection = acquired.map_err(|e| classify(&e))?;
         let mut lease =
             Lease { connection, in_transaction: !self.prepared_statements, deadline: self.deadline, answered: false };
         if lease.in_transaction {

@@ -30,6 +30,17 @@ impl Postgres {
         Ok(pruned.rows)
     }
 
+    /// Rows of the ledger as the planner last estimated them, of all groups: counting them would read the whole table.
+    pub async fn ledger_rows(&self) -> Result<u64, LedgerFailure> {
+        let mut lease = self.lease().await?;
+        let statement = sqlx::query_scalar!(
+            r#"SELECT greatest(reltuples, 0)::bigint AS "rows!" FROM pg_class WHERE oid = 'processed_orders'::regclass"#
+        );
+        let rows = self.answer(statement.fetch_one(&mut *lease)).await;
+        let rows = lease.end(rows).await?;
+        Ok(u64::try_from(rows).unwrap_or_default())
+    }
+
     async fn prune_pages(
         &self,
         first: u32,

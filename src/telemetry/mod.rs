@@ -3,6 +3,7 @@
 //! What happens is reported once, as a value: [`core::effect::Report`](crate::core::effect::Report) from the engine, one
 //! struct of [`events`] from the shell. Taking it in logs and counts it, so the two never tell different stories.
 
+pub mod docs;
 pub mod events;
 pub mod labels;
 pub mod lag;

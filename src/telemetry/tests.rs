@@ -347,3 +347,36 @@ fn every_event_of_the_shell_is_counted() {
     let lag = |series: &&String| series.starts_with("consumer_lag_records");
     assert_eq!(scrape(&registry).keys().find(lag), None);
 }
+
+#[test]
+fn ten_thousand_orders_and_errors_add_no_series() {
+    let (registry, telemetry) = telemetry();
+    let before: Vec<String> = scrape(&registry).into_keys().collect();
+    for number in 0..10_000_i64 {
+        let coordinates = Coordinates { partition: Partition(3), offset: Offset(number) };
+        let order_id: Arc<str> = format!("order-{number}").into();
+        let error = format!("error {number}");
+        let (attempt, place, wait) = (1, WaitingPlace::Lane, Duration::from_secs(1));
+        let failure = Err(DeliveryFailure { class: FailureClass::Permanent, error: error.clone() });
+        AttemptEnded { attempt, result: &failure, duration: wait }.emit(&telemetry);
+        DeadLetterNotPublished { id: number, error: &error }.emit(&telemetry);
+        OffsetsCommitted { result: Err(&error) }.emit(&telemetry);
+        for report in [
+            Report::IgnoredEventType { event_type: format!("TYPE_{number}").into() },
+            Report::RetryScheduled {
+                coordinates,
+                order_id: Arc::clone(&order_id),
+                attempt,
+                place,
+                wait,
+                error: error.clone(),
+            },
+            Report::DeliveryHeld { coordinates, order_id: Arc::clone(&order_id), wait, error: error.clone() },
+            Report::Buried { coordinates, order_id, reason: Reason::Permanent, attempts: 1, error },
+        ] {
+            telemetry.report(&report);
+        }
+    }
+    let after: Vec<String> = scrape(&registry).into_keys().collect();
+    assert_eq!(before, after);
+}

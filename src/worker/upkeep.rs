@@ -42,6 +42,7 @@ fn partition_lag(clock: &LagClock, now: Instant, sample: &LagSample) -> Partitio
 
 /// Counts of tables, for gauges: what all workers together have written.
 pub(super) async fn watch_postgres(postgres: Postgres, telemetry: Arc<Telemetry>) {
+    postgres.observe_waits(telemetry.metrics().postgres_pool_wait_seconds.clone());
     loop {
         let started = Instant::now();
         if let Err(error) = count_dead_letters(&postgres, &telemetry).await {
@@ -49,6 +50,10 @@ pub(super) async fn watch_postgres(postgres: Postgres, telemetry: Arc<Telemetry>
         }
         if let Err(error) = count_parked(&postgres, &telemetry).await {
             tracing::debug!(?error, "the parked records cannot be counted");
+        }
+        match postgres.ledger_rows().await {
+            Ok(rows) => telemetry.metrics().ledger_rows.set(gauge_value(rows)),
+            Err(error) => tracing::debug!(?error, "the rows of the ledger cannot be estimated"),
         }
         let pool = postgres.pool_facts();
         let connections = &telemetry.metrics().postgres_pool_connections;
