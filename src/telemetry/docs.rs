@@ -59,7 +59,7 @@ fn kind(family: &MetricFamily) -> &'static str {
 
 fn labels(family: &MetricFamily) -> String {
     let mut values: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for label in family.get_metric().iter().flat_map(|metric| metric.get_label()) {
+    for label in family.get_metric().iter().flat_map(prometheus::proto::Metric::get_label) {
         let seen = values.entry(label.name()).or_default();
         if !seen.contains(&label.value()) {
             seen.push(label.value());

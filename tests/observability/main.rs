@@ -1,0 +1,21 @@
+//! What an SRE relies on, checked against the binary and a real Prometheus: dashboards, rules, runbooks, and drills that raise alerts.
+//!
+//! A target of its own: the drills watch clocks, and the behaviour tests would take the machine from them.
+
+// The whole crate is a test: the exemptions that clippy.toml grants to tests do not see helper functions.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    unreachable_pub
+)]
+
+mod dashboards;
+mod files;
+mod promtool;
+mod rules;
+mod runbooks;
+#[path = "../support/mod.rs"]
+mod support;
