@@ -9,6 +9,8 @@ use super::topics::{self, Cluster, Connection, Presence, Unreachable};
 use crate::config::Settings;
 use crate::preflight::{Finding, Retention};
 
+/// Kafka's own default. The probe is never smaller: a smaller limit may be lifted before the probe arrives, which would then stay.
+const USUAL_LIMIT: usize = 1_048_588;
 /// Larger limits are not tried out: the record for it would be as large.
 const LARGEST_PROBE: usize = 16 << 20;
 
@@ -184,7 +186,7 @@ fn no_dead_letter_topic(settings: &Settings, partitions: i32) -> Finding {
 
 async fn writable(settings: &Settings, area: &'static str, topic: &str, facts: &TopicFacts) -> Finding {
     let described = described(topic, facts);
-    let Some(limit) = facts.max_message_bytes.filter(|max| *max <= LARGEST_PROBE) else {
+    let Some(limit) = facts.max_message_bytes.and_then(probed_limit) else {
         return Finding::ok(area, format!("{described}; writing was not tried"));
     };
     match dead_letters::probe(settings, limit).await {
@@ -198,6 +200,11 @@ async fn writable(settings: &Settings, area: &'static str, topic: &str, facts: &
             ],
         ),
     }
+}
+
+/// What the probe has to be above; nothing where that is too much.
+fn probed_limit(limit: usize) -> Option<usize> {
+    (limit <= LARGEST_PROBE).then_some(limit.max(USUAL_LIMIT))
 }
 
 enum Absent {
@@ -287,6 +294,18 @@ mod tests {
         ];
         for (millis, policy, expected) in cases {
             assert_eq!(retention_of(millis, policy), expected, "{millis:?} {policy}");
+        }
+    }
+
+    #[test]
+    fn a_probe_stays_above_the_usual_limit_though_the_topic_has_a_smaller_one() {
+        for (limit, expected) in [
+            (200, Some(USUAL_LIMIT)),
+            (USUAL_LIMIT, Some(USUAL_LIMIT)),
+            (LARGEST_PROBE, Some(LARGEST_PROBE)),
+            (LARGEST_PROBE + 1, None),
+        ] {
+            assert_eq!(probed_limit(limit), expected, "{limit}");
         }
     }
 

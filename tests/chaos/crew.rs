@@ -24,6 +24,8 @@ const READY_LIMIT: Duration = Duration::from_mins(1);
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// The exit code of a worker that refuses to start over what it found.
 const REFUSED: i32 = 3;
+/// With the protocol `consumer` the group keeps the name of a member that was killed until its session ends.
+const NAME_IN_USE: &str = "The instance ID is still used by another member";
 
 /// All workers of a run, and what was seen of them.
 #[derive(Debug)]
@@ -250,7 +252,7 @@ impl<'a> Crew<'a> {
     /// An end that nobody asked for.
     pub fn note_end(&self, running: &Running, code: i32) {
         self.keep_log(running);
-        if code == REFUSED {
+        if code == REFUSED || (code == 1 && running.worker.log().contains(NAME_IN_USE)) {
             self.chronicle.tell(&format!("{:<16} refused to start", running.life.to_string()));
             self.record.lock().unwrap().refused += 1;
         } else {

@@ -10,6 +10,7 @@ use crate::judge::{Check, Numbers, Verdict};
 
 /// Findings of one kind that are told in full.
 const SHOWN: usize = 10;
+const FAULTS_IN_A_LINE: usize = 4;
 
 pub fn heading(arguments: &Arguments) -> String {
     format!(
@@ -50,8 +51,16 @@ fn as_table(arguments: &Arguments, verdict: &Verdict) -> String {
 
 fn happened(numbers: &Numbers) -> Vec<String> {
     let crew = &numbers.crew;
-    vec![
-        row("faults", numbers.faults.values().sum(), &list(numbers.faults.iter())),
+    let faults: Vec<(&str, usize)> = numbers.faults.iter().map(|(what, count)| (*what, *count)).collect();
+    let mut lines = Vec::new();
+    for (index, part) in faults.chunks(FAULTS_IN_A_LINE).enumerate() {
+        let told = list(part.iter().map(|(what, count)| (what, count)));
+        lines.push(match index {
+            0 => row("faults", numbers.faults.values().sum(), &told),
+            _ => format!("{:28}{told}", ""),
+        });
+    }
+    lines.extend([
         row(
             "workers started",
             crew.started,
@@ -73,7 +82,8 @@ fn happened(numbers: &Numbers) -> Vec<String> {
         row("ignored", numbers.ignored, "of a type that nobody is notified of"),
         row("dead letters", numbers.dead.values().sum(), &list(numbers.dead.iter())),
         row("delivered again", numbers.delivered_again.values().sum(), &list(numbers.delivered_again.iter())),
-    ]
+    ]);
+    lines
 }
 
 fn of_check(check: Check, verdict: &Verdict, style: Style) -> Vec<String> {

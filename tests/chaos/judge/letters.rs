@@ -56,7 +56,7 @@ fn judge_published(
     let mut ids: BTreeMap<Coordinates, String> = BTreeMap::new();
     for letter in &evidence.published {
         let (Some(source), Some(id)) = (source(letter), text(letter, "herald-id")) else {
-            verdict.find(Check::DeadLetters, format!("{:?} of the DLQ topic is no letter", letter.coordinates));
+            verdict.find(Check::DeadLetters, format!("is in the DLQ topic and is no letter: {letter:?}"));
             continue;
         };
         let Some((original, _)) = expected.get(&source) else {
