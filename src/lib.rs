@@ -7,6 +7,7 @@ pub mod core;
 pub mod demo;
 pub mod http;
 pub mod kafka;
+pub mod operations;
 pub mod postgres;
 pub mod preflight;
 pub mod supervised;

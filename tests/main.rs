@@ -32,6 +32,7 @@ mod ledger;
 mod metrics;
 mod notification;
 mod odd_records;
+mod operations;
 mod outages;
 mod preflight;
 mod redelivery;

@@ -4,11 +4,14 @@ mod arguments;
 mod check;
 mod config;
 mod demo;
+mod dlq;
 mod failure;
 mod metrics;
 mod migrate;
+mod order;
 pub mod output;
 mod run;
+mod table;
 
 pub use arguments::ConfigArguments;
 pub use failure::Failure;
@@ -37,6 +40,20 @@ enum Command {
     /// Show, describe and document the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// See, close and replay dead letters
+    Dlq {
+        #[command(flatten)]
+        operator: dlq::OperatorArguments,
+        #[command(subcommand)]
+        command: Box<dlq::Command>,
+    },
+    /// What one order went through
+    Order {
+        #[command(flatten)]
+        operator: dlq::OperatorArguments,
+        #[command(flatten)]
+        order: order::Arguments,
+    },
     Demo(demo::DemoArguments),
     /// Describe the metrics
     #[command(subcommand, hide = true)]
@@ -51,6 +68,8 @@ impl Cli {
             Command::Check(arguments) => block_on(check::execute(&arguments, self.config)),
             Command::Migrate => block_on(migrate::execute(self.config)),
             Command::Config(command) => config::execute(&command, self.config),
+            Command::Dlq { operator, command } => block_on(dlq::execute(*command, operator, self.config)),
+            Command::Order { operator, order } => block_on(order::execute(&order, operator, self.config)),
             Command::Demo(arguments) => demo::execute(&arguments),
             Command::Metrics(command) => metrics::execute(&command),
         }

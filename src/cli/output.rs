@@ -42,6 +42,16 @@ impl Style {
     }
 }
 
+/// Writes each on a line of its own.
+pub fn print_lines(lines: impl IntoIterator<Item = impl std::fmt::Display>) -> Result<(), Failure> {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&line.to_string());
+        text.push('\n');
+    }
+    print(&text)
+}
+
 /// Writes to standard output. A reader that closed it (`herald … | head`) has seen enough: that is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

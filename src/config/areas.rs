@@ -182,6 +182,21 @@ pub struct DeadLetters {
     pub topic: String,
     /// Create the topic at start if it does not exist.
     pub create_topic: bool,
+    /// How long a dead letter is kept after its last failure, whatever its state. What expires within a day is warned of.
+    #[serde(with = "duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1h", "x-maximum" = "3650d"))]
+    pub retention: Duration,
+    /// Replays that may fail before a dead letter is quarantined: it is replayed again only with `--override-cap`.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub replay_cap: u32,
+    /// Fields of payloads that operators see masked, by name (`email`) or by path (`order.user_id`). `--unmask` shows them and is
+    /// written to the audit.
+    #[schemars(inner(length(max = 255)))]
+    pub mask: Vec<String>,
+    /// Refuse operators everything that changes something.
+    pub read_only: bool,
+    /// Let operators change a payload before it is replayed.
+    pub edit: bool,
 }
 
 /// What may be held in memory; fetching pauses beyond it.
@@ -300,7 +315,15 @@ impl Default for Ledger {
 
 impl Default for DeadLetters {
     fn default() -> Self {
-        Self { topic: "order_events.dlq".to_owned(), create_topic: false }
+        Self {
+            topic: "order_events.dlq".to_owned(),
+            create_topic: false,
+            retention: Duration::from_hours(30 * 24),
+            replay_cap: 5,
+            mask: Vec::new(),
+            read_only: false,
+            edit: false,
+        }
     }
 }
 

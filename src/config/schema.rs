@@ -208,7 +208,10 @@ fn kind(schema: &Value) -> Option<Kind> {
         (None, Some("integer")) => {
             Some(Kind::Whole { min: number(schema, "minimum")?, max: number(schema, "maximum")? })
         }
-        (None, Some("array")) => Some(Kind::Texts { max: length(schema.get("items")?, "maxLength")? }),
+        (None, Some("array")) => Some(Kind::Texts {
+            max: length(schema.get("items")?, "maxLength")?,
+            may_be_empty: number(schema, "minItems").unwrap_or(0) == 0,
+        }),
         (None, _) if schema.get("oneOf").is_some() => choices(schema),
         (None, Some("string")) => Some(Kind::Text { max: length(schema, "maxLength")? }),
         _ => None,

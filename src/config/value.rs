@@ -58,6 +58,7 @@ pub(crate) enum Kind {
     },
     Texts {
         max: usize,
+        may_be_empty: bool,
     },
     Topic,
     Brokers,
@@ -97,7 +98,10 @@ impl Kind {
     pub(crate) fn read(&self, written: &Written) -> Result<Value, Refusal> {
         match self {
             Self::Text { max } => read_text(written, *max).map(Value::from),
-            Self::Texts { max } => read_texts(written, *max),
+            Self::Texts { max, may_be_empty } => match read_texts(written, *max)? {
+                texts if texts == Value::Array(Vec::new()) && !may_be_empty => Err("is empty"),
+                texts => Ok(texts),
+            },
             Self::Topic => formatted(written, formats::is_topic, "is not a topic name"),
             Self::Brokers => formatted(written, formats::is_brokers, "is not a list of brokers"),
             Self::PostgresUrl => formatted(written, formats::is_postgres_url, "is not a Postgres URL"),
@@ -131,7 +135,8 @@ impl Kind {
     pub(crate) fn allowed(&self, example: Option<&Value>) -> String {
         let allowed = match self {
             Self::Text { max } => format!("text of 1 to {max} bytes"),
-            Self::Texts { max } => format!("a list of one or more texts of 1 to {max} bytes"),
+            Self::Texts { max, may_be_empty: false } => format!("a list of one or more texts of 1 to {max} bytes"),
+            Self::Texts { max, may_be_empty: true } => format!("a list of texts of 1 to {max} bytes"),
             Self::Topic => "1 to 249 letters, digits, dots, underscores and hyphens".to_owned(),
             Self::Brokers => "host:port, comma separated".to_owned(),
             Self::PostgresUrl => "postgres://user:password@host:port/database, special characters as %XX".to_owned(),
@@ -200,9 +205,6 @@ fn read_texts(written: &Written, max: usize) -> Result<Value, Refusal> {
             return Err("is not a list");
         }
     };
-    if items.is_empty() {
-        return Err("is empty");
-    }
     let texts: Result<Vec<Value>, Refusal> = items.iter().map(|item| read_text(item, max).map(Value::from)).collect();
     texts.map(Value::from).map_err(|_| "holds something that is not allowed")
 }
@@ -273,8 +275,9 @@ mod tests {
             (Kind::Text { max: 5 }, bare("123"), json!("123")),
             (Kind::Text { max: 5 }, bare("true"), json!("true")),
             (Kind::Text { max: 5 }, bare(" a "), json!(" a ")),
-            (Kind::Texts { max: 5 }, bare("a, b"), json!(["a", "b"])),
-            (Kind::Texts { max: 5 }, Written::List(vec![quoted("a")]), json!(["a"])),
+            (Kind::Texts { max: 5, may_be_empty: false }, bare("a, b"), json!(["a", "b"])),
+            (Kind::Texts { max: 5, may_be_empty: false }, Written::List(vec![quoted("a")]), json!(["a"])),
+            (Kind::Texts { max: 5, may_be_empty: true }, Written::List(vec![]), json!([])),
             (Kind::Boolean, bare("true"), json!(true)),
             (Kind::Boolean, Written::Boolean(false), json!(false)),
             (small.clone(), bare(" 9 "), json!(9)),
@@ -298,10 +301,14 @@ mod tests {
             (Kind::Text { max: 5 }, bare(""), "is empty"),
             (Kind::Text { max: 5 }, bare("123456"), "is too long"),
             (Kind::Text { max: 5 }, bare("a\0"), "holds a NUL"),
-            (Kind::Texts { max: 5 }, quoted("a"), "is not a list"),
-            (Kind::Texts { max: 5 }, Written::List(vec![]), "is empty"),
-            (Kind::Texts { max: 5 }, bare("a,,b"), "holds something that is not allowed"),
-            (Kind::Texts { max: 5 }, Written::List(vec![Written::Whole(1)]), "holds something that is not allowed"),
+            (Kind::Texts { max: 5, may_be_empty: false }, quoted("a"), "is not a list"),
+            (Kind::Texts { max: 5, may_be_empty: false }, Written::List(vec![]), "is empty"),
+            (Kind::Texts { max: 5, may_be_empty: false }, bare("a,,b"), "holds something that is not allowed"),
+            (
+                Kind::Texts { max: 5, may_be_empty: false },
+                Written::List(vec![Written::Whole(1)]),
+                "holds something that is not allowed",
+            ),
             (Kind::Boolean, quoted("true"), "is not true or false"),
             (Kind::Boolean, bare("yes"), "is not true or false"),
             (small.clone(), bare("nine"), "is not a whole number"),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attempts::FailedAttempt;
 use super::event::{Fingerprint, Identity, OrderEvent};
 use super::failure::Reason;
 use super::input::{Holder, Ticket};
@@ -93,6 +94,8 @@ pub struct Parking {
     /// How long until it is tried again: the database knows the time.
     pub wait: Duration,
     pub first_failed_ago: Duration,
+    /// Since the record came into memory, oldest first.
+    pub failures: Vec<FailedAttempt>,
     /// Of the last failure; absent for a record that only waits behind others of its key.
     pub error: Option<String>,
     pub record: Record,
@@ -118,6 +121,8 @@ pub struct DeadLetter {
     /// How long ago the first and the last failure were: the database knows the time.
     pub first_failed_ago: Duration,
     pub last_failed_ago: Duration,
+    /// Since the record came into memory, oldest first.
+    pub failures: Vec<FailedAttempt>,
     pub record: Record,
 }
 

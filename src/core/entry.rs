@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::attempts::{Attempts, FailedAttempt};
 use super::event::{Fingerprint, Identity, OrderEvent};
 use super::failure::{FailureClass, Reason};
 use super::input::{Holder, Now};
@@ -33,6 +34,8 @@ pub(super) struct Entry {
     pub(super) starts: u16,
     /// Attempts that were spent.
     pub(super) attempts: u32,
+    /// Those that failed since the record came into memory.
+    pub(super) failures: Attempts,
     /// Failures that spent nothing, in a row.
     pub(super) outages: u32,
     /// When the last attempt began.
@@ -134,6 +137,14 @@ impl Entry {
     pub(super) fn convict(&mut self, reason: Reason, error: &str) {
         self.attempts = self.attempts.max(u32::from(self.starts));
         self.burial = Some(Burial { reason, class: FailureClass::Unknown.as_str(), error: error.to_owned() });
+    }
+
+    /// An attempt is spent.
+    pub(super) fn spend_attempt(&mut self, now: Now, class: &'static str, error: &str) {
+        self.attempts += 1;
+        let took = now.saturating_sub(self.started_at);
+        let (number, ago, error) = (self.attempts, Now::ZERO, error.into());
+        self.failures.failed(now, FailedAttempt { number, ago, took, class, error });
     }
 
     pub(super) fn note_failure(&mut self, now: Now) {

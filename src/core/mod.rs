@@ -9,6 +9,7 @@ pub mod decode;
 pub mod failure;
 pub mod semantics;
 pub mod dead_letter;
+pub mod attempts;
 
 pub mod input;
 pub mod effect;

@@ -17,27 +17,27 @@ const MAX_ERROR: usize = 1_024;
 const MAX_FINGERPRINT: usize = 64;
 
 /// The KIP-1191 family.
-const DLQ_TOPIC: &str = "__dlq.errors.topic";
-const DLQ_PARTITION: &str = "__dlq.errors.partition";
-const DLQ_OFFSET: &str = "__dlq.errors.offset";
-const DLQ_GROUP: &str = "__dlq.errors.group";
-const DLQ_DELIVERY_COUNT: &str = "__dlq.errors.delivery.count";
-const DLQ_MESSAGE: &str = "__dlq.errors.message";
+pub(super) const DLQ_TOPIC: &str = "__dlq.errors.topic";
+pub(super) const DLQ_PARTITION: &str = "__dlq.errors.partition";
+pub(super) const DLQ_OFFSET: &str = "__dlq.errors.offset";
+pub(super) const DLQ_GROUP: &str = "__dlq.errors.group";
+pub(super) const DLQ_DELIVERY_COUNT: &str = "__dlq.errors.delivery.count";
+pub(super) const DLQ_MESSAGE: &str = "__dlq.errors.message";
 
-const ID: &str = "herald-id";
-const REASON: &str = "herald-reason";
-const CLASS: &str = "herald-class";
-const ERROR: &str = "herald-error";
-const ATTEMPTS: &str = "herald-attempts";
-const FIRST_FAILED_AT: &str = "herald-first-failed-at";
-const LAST_FAILED_AT: &str = "herald-last-failed-at";
+pub(super) const ID: &str = "herald-id";
+pub(super) const REASON: &str = "herald-reason";
+pub(super) const CLASS: &str = "herald-class";
+pub(super) const ERROR: &str = "herald-error";
+pub(super) const ATTEMPTS: &str = "herald-attempts";
+pub(super) const FIRST_FAILED_AT: &str = "herald-first-failed-at";
+pub(super) const LAST_FAILED_AT: &str = "herald-last-failed-at";
 const FINGERPRINT: &str = "herald-fingerprint";
-const REPLAYS: &str = "herald-replays";
+pub(super) const REPLAYS: &str = "herald-replays";
 const VERSION: &str = "herald-version";
 /// Milliseconds since the epoch: the DLQ record has a time of its own, or the topic's retention would remove an old record at once.
-const TIMESTAMP: &str = "herald-timestamp";
+pub(super) const TIMESTAMP: &str = "herald-timestamp";
 /// Only on a pointer: where the value is.
-const PAYLOAD: &str = "herald-payload";
+pub(super) const PAYLOAD: &str = "herald-payload";
 
 const OURS: [&str; 18] = [
     DLQ_TOPIC,

@@ -5,6 +5,7 @@
 //! * `context`, `record`, `offsets`, `assignment`, `back_pressure`, `outbox`: the parts of the consumer that can be understood alone.
 //! * [`consumer`]: the handle of the consumer thread; `poller` is the thread itself, `rebalance` how it answers the group.
 //! * [`dead_letters`]: the producer of dead letters; `letter_headers` is their format.
+//! * [`letter_reader`]: a dead-letter topic read once; [`foreign_letters`]: its records, whoever wrote them.
 //! * [`lag`]: committed and end offsets, read by a client of their own.
 //! * [`preflight`]: what `herald check` and a start look at; `topics` asks the cluster.
 
@@ -24,5 +25,7 @@ mod topics;
 
 pub mod consumer;
 pub mod dead_letters;
+pub mod foreign_letters;
 pub mod lag;
+pub mod letter_reader;
 pub mod preflight;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ledger::{RowOf, Rows, Tickets};
 use super::pool::Postgres;
-use super::{seconds, stored_record, text};
+use super::{history, seconds, stored_record, text};
 use crate::core::dead_letter::{Letter, bug_fingerprint};
 use crate::core::effect::DeadLetter;
 use crate::core::failure::{LedgerFailure, Reason};
@@ -55,9 +55,9 @@ impl Postgres {
              input AS MATERIALIZED (
                SELECT i.* FROM unnest($4::text[], $5::text[], $6::bytea[], $7::integer[], $8::bigint[], $9::bigint[],
                                       $10::text[], $11::text[], $12::text[], $13::text[], $14::integer[],
-                                      $15::float8[], $16::float8[], $17::bytea[])
+                                      $15::float8[], $16::float8[], $17::bytea[], $18::text[], $19::bytea[])
                    AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch,
-                        reason, class, error, bug, attempts, first_failed_ago, last_failed_ago, record)
+                        reason, class, error, bug, attempts, first_failed_ago, last_failed_ago, record, failures, record_key)
                  JOIN fence USING (kpartition, epoch)),
              moved AS (
                INSERT INTO processed_orders AS l (consumer_group, order_id, event_type, state, fingerprint, topic,
@@ -73,21 +73,26 @@ impl Postgres {
                RETURNING l.order_id, l.event_type, l.settled_at),
              unparked AS (
                DELETE FROM parked_events q USING moved m
-                WHERE q.consumer_group = $1 AND q.order_id = m.order_id AND q.event_type = m.event_type),
+                WHERE q.consumer_group = $1 AND q.order_id = m.order_id AND q.event_type = m.event_type
+               RETURNING q.order_id, q.event_type, q.history),
              written AS (
                INSERT INTO dead_letters AS d (consumer_group, topic, kpartition, koffset, record, order_id, event_type,
-                      reason, class, error, bug, attempts, first_failed_at, last_failed_at, failed_at)
+                      reason, class, error, bug, attempts, first_failed_at, last_failed_at, failed_at, record_key, history)
                SELECT $1, $2, i.kpartition, i.koffset, i.record, i.order_id, i.event_type,
                       i.reason, i.class, i.error, i.bug, i.attempts,
                       clock_timestamp() - i.first_failed_ago * interval '1 second',
-                      clock_timestamp() - i.last_failed_ago * interval '1 second', m.settled_at
-                 FROM input i JOIN moved m USING (order_id, event_type) ORDER BY i.order_id, i.event_type
+                      clock_timestamp() - i.last_failed_ago * interval '1 second', m.settled_at, i.record_key,
+                      history_with(coalesce(u.history, '[]'), i.failures::jsonb)
+                 FROM input i JOIN moved m USING (order_id, event_type) LEFT JOIN unparked u USING (order_id, event_type)
+                ORDER BY i.order_id, i.event_type
                ON CONFLICT (consumer_group, topic, kpartition, koffset, digest) DO UPDATE
                SET order_id = excluded.order_id, event_type = excluded.event_type,
                    reason = excluded.reason, class = excluded.class, error = excluded.error, bug = excluded.bug,
                    attempts = excluded.attempts, failures = d.failures + 1, state = 'open', closed_at = NULL,
                    first_failed_at = least(d.first_failed_at, excluded.first_failed_at),
-                   last_failed_at = excluded.last_failed_at, failed_at = excluded.failed_at, published_at = NULL
+                   last_failed_at = excluded.last_failed_at, failed_at = excluded.failed_at, published_at = NULL,
+                   record_key = excluded.record_key, history = history_with(d.history, excluded.history),
+                   closed_by = NULL, close_reason = NULL, close_note = NULL
                WHERE d.failed_at <> excluded.failed_at)
              SELECT order_id AS "order_id!", event_type AS "event_type!" FROM moved"#,
             &*self.group,
@@ -107,6 +112,8 @@ impl Postgres {
             &columns.first_failed_ago,
             &columns.last_failed_ago,
             &columns.records,
+            columns.failures.as_slice() as _,
+            columns.keys.as_slice() as _,
         );
         let moved = self.answer(statement.fetch_all(&mut *lease)).await;
         let moved = lease.end(moved).await?;
@@ -231,6 +238,8 @@ struct LetterColumns<'a> {
     first_failed_ago: Vec<f64>,
     last_failed_ago: Vec<f64>,
     records: Vec<Vec<u8>>,
+    failures: Vec<String>,
+    keys: Vec<Option<&'a [u8]>>,
 }
 
 impl<'a> LetterColumns<'a> {
@@ -246,6 +255,8 @@ impl<'a> LetterColumns<'a> {
             columns.first_failed_ago.push(seconds(letter.first_failed_ago));
             columns.last_failed_ago.push(seconds(letter.last_failed_ago));
             columns.records.push(stored_record::encode(&letter.record));
+            columns.failures.push(history::encode(&letter.failures));
+            columns.keys.push(letter.record.key.as_deref());
         }
         columns
     }
@@ -311,11 +322,12 @@ impl DeadLetterState {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }
 
-fn reason_from_name(name: &str) -> Option<Reason> {
+pub(super) fn reason_from_name(name: &str) -> Option<Reason> {
     Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
 }

@@ -4,9 +4,15 @@
 //! needs more than sending it again. Locks are taken in one order everywhere: epochs, ledger, parked events, dead letters,
 //! each sorted by identity.
 
+mod audit;
+mod dead_letter_closing;
+mod dead_letter_detail;
+mod dead_letter_listing;
+mod dead_letter_rebuilding;
 mod dead_letters;
 mod epochs;
 mod failure;
+mod history;
 mod ledger;
 mod migrations;
 mod parked;
@@ -16,7 +22,13 @@ mod prune;
 mod stored_record;
 mod text;
 
+pub use audit::{Act, AuditRow};
+pub use dead_letter_closing::Expired;
+pub use dead_letter_detail::{LedgerEntry, WaitingRecord, WholeLetter};
+pub use dead_letter_listing::{Closed, LetterGroup, ListedLetter, TREND_BUCKETS};
+pub use dead_letter_rebuilding::RebuiltLetter;
 pub use dead_letters::{DeadLetterCount, DeadLetterState, UnpublishedFacts};
+pub use history::PastAttempt;
 pub use migrations::MigrationError;
 pub use parked::ParkedFacts;
 pub use pool::{ConnectError, PoolFacts, Postgres};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ledger::{RowOf, Rows, Tickets};
 use super::pool::Postgres;
-use super::{stored_record, text};
+use super::{history, stored_record, text};
 use crate::core::effect::{ParkedKey, Parking};
 use crate::core::event::Identity;
 use crate::core::failure::LedgerFailure;
@@ -48,9 +48,10 @@ impl Postgres {
                 ORDER BY e.kpartition FOR SHARE),
              input AS MATERIALIZED (
                SELECT i.* FROM unnest($4::text[], $5::text[], $6::bytea[], $7::integer[], $8::bigint[], $9::bigint[],
-                                      $10::bigint[], $11::integer[], $12::float8[], $13::float8[], $14::text[], $15::bytea[])
+                                      $10::bigint[], $11::integer[], $12::float8[], $13::float8[], $14::text[], $15::bytea[],
+                                      $16::text[])
                    AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch,
-                        key_hash, attempts, wait, first_failed_ago, error, record)
+                        key_hash, attempts, wait, first_failed_ago, error, record, failures)
                  JOIN fence USING (kpartition, epoch)),
              moved AS (
                INSERT INTO processed_orders AS l (consumer_group, order_id, event_type, state, fingerprint, topic,
@@ -64,16 +65,23 @@ impl Postgres {
                RETURNING l.order_id, l.event_type),
              written AS (
                INSERT INTO parked_events AS q (consumer_group, topic, kpartition, koffset, order_id, event_type, key_hash,
-                      attempts, due_at, first_failed_at, last_error, record)
+                      attempts, due_at, first_failed_at, last_error, record, history)
                SELECT $1, $2, i.kpartition, i.koffset, i.order_id, i.event_type, i.key_hash, i.attempts,
                       clock_timestamp() + i.wait * interval '1 second',
-                      clock_timestamp() - i.first_failed_ago * interval '1 second', nullif(i.error, ''), i.record
+                      clock_timestamp() - i.first_failed_ago * interval '1 second', nullif(i.error, ''), i.record,
+                      history_with('[]', i.failures::jsonb)
                  FROM input i JOIN moved m USING (order_id, event_type) ORDER BY i.order_id, i.event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
                SET topic = excluded.topic, kpartition = excluded.kpartition, koffset = excluded.koffset,
                    record = excluded.record, attempts = excluded.attempts, due_at = excluded.due_at,
                    last_error = excluded.last_error, key_hash = excluded.key_hash,
-                   first_failed_at = excluded.first_failed_at)
+                   first_failed_at = excluded.first_failed_at,
+                   history = history_with(
+                     CASE WHEN (q.topic, q.kpartition, q.koffset) = (excluded.topic, excluded.kpartition, excluded.koffset)
+                          THEN q.history ELSE '[]' END,
+                     (SELECT coalesce(jsonb_agg(f.item ORDER BY f.place), '[]')
+                        FROM jsonb_array_elements(excluded.history) WITH ORDINALITY AS f(item, place)
+                       WHERE NOT q.history @> jsonb_build_array(jsonb_build_object('attempt', f.item -> 'attempt')))))
              SELECT order_id AS "order_id!", event_type AS "event_type!" FROM moved"#,
             &*self.group,
             &*self.topic,
@@ -90,6 +98,7 @@ impl Postgres {
             &columns.first_failed_ago,
             columns.errors.as_slice() as _,
             &columns.records,
+            columns.failures.as_slice() as _,
         );
         let moved = self.answer(statement.fetch_all(&mut *lease)).await;
         let moved = lease.end(moved).await?;
@@ -327,6 +336,7 @@ struct ParkedColumns<'a> {
     first_failed_ago: Vec<f64>,
     errors: Vec<std::borrow::Cow<'a, str>>,
     records: Vec<Vec<u8>>,
+    failures: Vec<String>,
 }
 
 impl<'a> ParkedColumns<'a> {
@@ -339,6 +349,7 @@ impl<'a> ParkedColumns<'a> {
             columns.first_failed_ago.push(super::seconds(parking.first_failed_ago));
             columns.errors.push(text::bounded(parking.error.as_deref().unwrap_or_default()));
             columns.records.push(stored_record::encode(&parking.record));
+            columns.failures.push(history::encode(&parking.failures));
         }
         columns
     }

@@ -69,6 +69,20 @@ pub struct OffsetsLost {
     pub count: u64,
 }
 
+/// Dead letters are past their retention and were removed.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadLettersExpired {
+    pub letters: u64,
+    /// Those of them that nobody had closed.
+    pub open: u64,
+}
+
+/// Dead letters that nobody has closed and that expire within a day.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadLettersExpiring {
+    pub count: u64,
+}
+
 /// A Kafka client complained.
 #[derive(Clone, Copy, Debug)]
 pub struct KafkaFailed<'a> {
@@ -227,6 +241,27 @@ impl DeadLetterNotPublished<'_> {
         if let Some(suppressed) = telemetry.repeated.admit(kind, std::time::Instant::now()) {
             let (id, error) = (self.id, self.error);
             error!(id, error, suppressed, "dead letters cannot be published: they are kept and published later");
+        }
+    }
+}
+
+impl DeadLettersExpired {
+    pub fn emit(self, _: &Telemetry) {
+        let (letters, open) = (self.letters, self.open);
+        if open > 0 {
+            warn!(letters, open, "dead letters expired that nobody had closed: dead_letters.retention is over");
+        } else if letters > 0 {
+            info!(letters, "closed dead letters expired");
+        }
+    }
+}
+
+impl DeadLettersExpiring {
+    pub fn emit(self, telemetry: &Telemetry) {
+        let before = telemetry.metrics.dead_letters_expiring.get();
+        telemetry.metrics.dead_letters_expiring.set(gauge_value(self.count));
+        if self.count > before.unsigned_abs() {
+            warn!(count = self.count, "open dead letters expire within a day: replay or discard them");
         }
     }
 }

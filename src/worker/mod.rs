@@ -105,6 +105,8 @@ pub async fn run(parts: Parts) -> Ending {
         let retention = parts.settings.ledger.retention;
         upkeep.spawn(upkeep::prune(parts.postgres.clone(), retention, Arc::clone(&parts.telemetry)));
     }
+    let retention = parts.settings.dead_letters.retention;
+    upkeep.spawn(upkeep::expire(parts.postgres.clone(), retention, Arc::clone(&parts.telemetry)));
     upkeep.spawn(upkeep::watch_postgres(parts.postgres.clone(), Arc::clone(&parts.telemetry)));
     let publisher = Publisher::start(
         parts.postgres.clone(),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::core::failure::Reason;
 use crate::kafka::lag::{LagClock, LagReader, LagSample};
 use crate::postgres::{DeadLetterState, Postgres};
+use crate::telemetry::events::{DeadLettersExpired, DeadLettersExpiring};
 use crate::telemetry::lag::PartitionLag;
 use crate::telemetry::{Telemetry, gauge_value};
 
@@ -13,6 +14,10 @@ const SAMPLE_LAG_EVERY: Duration = Duration::from_secs(5);
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 const PRUNE_ROWS: u32 = 1_000;
+const EXPIRE_EVERY: Duration = Duration::from_mins(1);
+const EXPIRE_LETTERS: u32 = 1_000;
+/// So long before it expires a dead letter is warned of.
+const EXPIRY_WARNING: Duration = Duration::from_hours(24);
 
 pub(super) async fn watch_lag(reader: Arc<LagReader>, telemetry: Arc<Telemetry>) {
     let mut clock = LagClock::default();
@@ -114,6 +119,21 @@ pub(super) async fn prune(postgres: Postgres, retention: Duration, telemetry: Ar
             Ok(rows) => telemetry.metrics().ledger_pruned_total.inc_by(rows),
             Err(error) => tracing::debug!(?error, "the ledger cannot be pruned"),
         }
+    }
+}
+
+/// Removes dead letters past their retention, and warns of those that come next.
+pub(super) async fn expire(postgres: Postgres, retention: Duration, telemetry: Arc<Telemetry>) {
+    loop {
+        match postgres.expire_letters(retention, EXPIRE_LETTERS).await {
+            Ok(expired) => DeadLettersExpired { letters: expired.letters, open: expired.open }.emit(&telemetry),
+            Err(error) => tracing::debug!(?error, "old dead letters cannot be removed"),
+        }
+        match postgres.open_letters_older_than(retention.saturating_sub(EXPIRY_WARNING)).await {
+            Ok(count) => DeadLettersExpiring { count }.emit(&telemetry),
+            Err(error) => tracing::debug!(?error, "expiring dead letters cannot be counted"),
+        }
+        tokio::time::sleep(EXPIRE_EVERY).await;
     }
 }
 

@@ -59,6 +59,11 @@ impl TestDatabase {
         sqlx::query(statement).execute(&self.tables).await.unwrap();
     }
 
+    /// As a new installation finds it.
+    pub(crate) async fn forget_migrations(&self) {
+        self.database.forget_migrations().await;
+    }
+
     /// The state, coordinates and epoch of an order: `c 0/7 e1`.
     pub(crate) async fn ledger(&self, order_id: &str) -> String {
         sqlx::query_scalar(
@@ -138,6 +143,7 @@ pub(crate) fn dead_letter(order_id: &str, coordinates: Coordinates, epoch: Epoch
         attempts: 1,
         first_failed_ago: Duration::from_mins(1),
         last_failed_ago: Duration::ZERO,
+        failures: Vec::new(),
         record: record(coordinates, order_id),
     }
 }
@@ -151,6 +157,7 @@ pub(crate) fn parking(order_id: &str, coordinates: Coordinates, epoch: Epoch) ->
         attempts: 2,
         wait: Duration::from_mins(1),
         first_failed_ago: Duration::from_mins(5),
+        failures: Vec::new(),
         error: Some("500".to_owned()),
         record: record(coordinates, order_id),
     }

@@ -3,7 +3,7 @@
 mod claims;
 mod dead_letters;
 mod epochs;
-mod fixture;
+pub(crate) mod fixture;
 mod outages;
 mod parking;
 mod retention;

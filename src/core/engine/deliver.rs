@@ -183,20 +183,20 @@ impl Engine {
         let retry_after = match class {
             FailureClass::Outage => return self.hold_delivery(now, ticket, error, effects),
             FailureClass::Permanent => {
-                entry.attempts += 1;
                 let class = class.as_str();
+                entry.spend_attempt(now, class, &error);
                 return self.bury(ticket, Burial { reason: Reason::Permanent, class, error });
             }
             FailureClass::Unknown if is_uncertain => {
-                entry.attempts += 1;
                 let class = class.as_str();
+                entry.spend_attempt(now, class, &error);
                 return self.bury(ticket, Burial { reason: Reason::Uncertain, class, error });
             }
             FailureClass::Transient { retry_after } => retry_after,
             FailureClass::Unknown => None,
         };
         entry.outages = 0;
-        entry.attempts += 1;
+        entry.spend_attempt(now, class.as_str(), &error);
         let attempt = entry.attempts;
         let (coordinates, order_id) = (entry.record.coordinates, entry.identity.order_id.clone());
         let is_exhausted = self.has_spent_its_attempts(ticket);

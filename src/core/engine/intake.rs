@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::Engine;
+use crate::core::attempts::Attempts;
 use crate::core::decode::{Decoded, synthetic_identity};
 use crate::core::effect::{Effect, Effects, Outcome, Report};
 use crate::core::entry::{Burial, Entry, Origin, Stage};
@@ -99,6 +100,7 @@ impl Engine {
             was_claimed_before: false,
             starts: 0,
             attempts: 0,
+            failures: Attempts::default(),
             outages: 0,
             started_at: Now::ZERO,
             failed_at: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::intake::ENTRY_OVERHEAD_BYTES;
+use crate::core::attempts::Attempts;
 use crate::core::decode::Decoded;
 use crate::core::effect::{Effect, Effects, Outcome, ParkedKey, Report};
 use crate::core::entry::{Burial, Entry, FailedAt, Origin, ParkingPlan, Stage};
@@ -242,6 +243,7 @@ impl Engine {
             was_claimed_before: true,
             starts,
             attempts,
+            failures: Attempts::default(),
             outages: 0,
             started_at: Now::ZERO,
             failed_at: (attempts > 0).then_some(FailedAt { first, last }),

@@ -385,6 +385,7 @@ fn parking(now: Now, ticket: Ticket, entry: &Entry) -> Option<Parking> {
         attempts: entry.attempts,
         wait: plan.due.saturating_sub(now),
         first_failed_ago: entry.failed_at.map_or(Duration::ZERO, |failed| now.saturating_sub(failed.first)),
+        failures: entry.failures.as_of(now),
         error: plan.error.clone(),
         record: entry.record.clone(),
     })
@@ -401,6 +402,7 @@ fn dead_letter(now: Now, ticket: Ticket, entry: &Entry) -> Option<DeadLetter> {
         attempts: entry.attempts,
         first_failed_ago: ago(entry.failed_at.map(|failed| failed.first)),
         last_failed_ago: ago(entry.failed_at.map(|failed| failed.last)),
+        failures: entry.failures.as_of(now),
         record: entry.record.clone(),
     })
 }

@@ -1,0 +1,61 @@
+//! `herald dlq discard`: close dead letters for good.
+
+use clap::Args;
+use serde_json::json;
+
+use super::confirm::confirm;
+use super::selection::SelectionArguments;
+use crate::cli::failure::Failure;
+use crate::cli::output::print;
+use crate::cli::table::number;
+use crate::operations::{CloseReason, Closing, Operations};
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    /// These dead letters
+    ids: Vec<i64>,
+    #[command(flatten)]
+    selection: SelectionArguments,
+    /// Why: fixed_at_source, obsolete, duplicate, test_data, unrepairable, other
+    #[arg(long, value_name = "CODE", value_parser = reason)]
+    why: CloseReason,
+    /// In words; required for other
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    note: String,
+    /// Do not ask, however many they are
+    #[arg(long)]
+    yes: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn execute(arguments: Arguments, operations: &Operations) -> Result<(), Failure> {
+    let selection = arguments.selection.selection(arguments.ids);
+    let frozen = operations.freeze_to_discard(selection).await?;
+    confirm("discarding", frozen.ids.len(), arguments.yes)?;
+    let closing = operations.discard(&frozen, arguments.why, &arguments.note).await?;
+    told("discarded", &closing, arguments.json)
+}
+
+/// Says what was done, and what was not since somebody else was first.
+pub(super) fn told(what: &str, closing: &Closing, as_json: bool) -> Result<(), Failure> {
+    let count = |count: usize| number(i64::try_from(count).unwrap_or(i64::MAX));
+    if as_json {
+        print(&format!("{}\n", json!({"done": closing.done, "left": closing.left_count})))?;
+    } else {
+        print(&format!("{} {what}\n", count(closing.done.len())))?;
+    }
+    if closing.left_count == 0 {
+        return Ok(());
+    }
+    let state = |letter: &crate::postgres::ListedLetter| format!("\n  {} is {}", letter.id, letter.state.as_str());
+    let left: String = closing.left.iter().map(state).collect();
+    Err(Failure::Partly(format!("{} were not {what}: they changed meanwhile{left}", count(closing.left_count))))
+}
+
+fn reason(text: &str) -> Result<CloseReason, String> {
+    let names = CloseReason::ALL.map(CloseReason::as_str).join(", ");
+    let found = CloseReason::ALL.into_iter().find(|reason| reason.as_str() == text);
+    found.ok_or_else(|| format!("expected one of {names}"))
+}

@@ -1,0 +1,125 @@
+//! `herald dlq show`: one dead letter whole.
+
+use std::fmt::Write;
+
+use clap::Args;
+
+use super::groups::short_group;
+use crate::cli::failure::Failure;
+use crate::cli::output::print;
+use crate::cli::table::{cut, full_time, number, time_of_day};
+use crate::core::record::{Header, Record};
+use crate::operations::{Operations, Payload, Shown, Sight, as_line, hex};
+use crate::postgres::{DeadLetterState, ListedLetter};
+
+/// Where values stand.
+const INDENT: usize = 10;
+const ERROR_WIDTH: usize = 70;
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    id: i64,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Show fields that dead_letters.mask hides; written to the audit
+    #[arg(long)]
+    unmask: bool,
+}
+
+pub(super) async fn execute(arguments: &Arguments, operations: &Operations) -> Result<(), Failure> {
+    let sight = if arguments.unmask { Sight::Unmasked } else { Sight::Masked };
+    let shown = operations.show(arguments.id, sight).await?;
+    if arguments.json {
+        return print(&format!("{}\n", as_line(&shown.letter, &shown.payload)));
+    }
+    let topic = &operations.settings().kafka.topic;
+    print(&described(&shown, topic))
+}
+
+fn described(shown: &Shown, topic: &str) -> String {
+    let letter = &shown.letter.listed;
+    let at = letter.coordinates;
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:INDENT$}{value}");
+    };
+    let alike = format!("group {} ({} alike)", short_group(&letter.group), number(shown.alike));
+    line("dead", &format!("letter {} · {} · {} · {alike}", letter.id, letter.reason, letter.state.as_str()));
+    line("order", &format!("{} · {}", letter.order_id, letter.event_type));
+    let appended = shown.letter.record.timestamp.map_or_else(|| "no time".to_owned(), full_time);
+    line("from", &format!("{topic}/{} @ {} · {appended}", at.partition, number(at.offset.0)));
+    let published = shown.letter.published_at.map_or_else(|| "not yet".to_owned(), full_time);
+    line("published", &published);
+    for attempt in attempts(shown) {
+        line("attempt", &attempt);
+    }
+    line("error", &letter.error);
+    line("replays", &number(letter.replays));
+    for header in headers(&shown.letter.record) {
+        line("header", &header);
+    }
+    line("key", &shown.letter.record.key.as_deref().map_or_else(|| "none".to_owned(), bytes));
+    line("payload", &payload(&shown.payload));
+    for entry in &shown.ledger {
+        let when = full_time(entry.settled_at.unwrap_or(entry.claimed_at));
+        line("ledger", &format!("{} is {:?} since {when}", entry.event_type, entry.state).to_lowercase());
+    }
+    line("next", &next(letter));
+    text
+}
+
+fn attempts(shown: &Shown) -> Vec<String> {
+    let told = shown.letter.history.iter().map(|attempt| {
+        let error = cut(&attempt.error, ERROR_WIDTH);
+        format!("{:<3} {}  {error}  {} ms", attempt.number, time_of_day(attempt.at), attempt.took_ms)
+    });
+    told.collect()
+}
+
+fn headers(record: &Record) -> Vec<String> {
+    let told = record.headers.iter().map(|Header { name, value }| {
+        let value = value.as_deref().map_or_else(|| "null".to_owned(), bytes);
+        format!("{} {value}", bytes(name))
+    });
+    told.collect()
+}
+
+/// Text as it is, other bytes in hex.
+fn bytes(bytes: &[u8]) -> String {
+    let is_plain = |text: &&str| !text.chars().any(char::is_control);
+    if let Some(text) = std::str::from_utf8(bytes).ok().filter(is_plain) {
+        return format!("{text:?}");
+    }
+    format!("0x{} ({} bytes)", hex(bytes), bytes.len())
+}
+
+fn payload(payload: &Payload) -> String {
+    match payload {
+        Payload::Absent => "none: a tombstone".to_owned(),
+        Payload::Json(text) => text.clone(),
+        Payload::Bytes(hex) => format!("0x{hex} ({} bytes, no JSON)", hex.len() / 2),
+        Payload::Hidden { bytes } => format!("{bytes} bytes that cannot be masked: --unmask shows them"),
+    }
+}
+
+fn next(letter: &ListedLetter) -> String {
+    let id = letter.id;
+    match (letter.state, &letter.closed) {
+        (DeadLetterState::Open | DeadLetterState::Quarantined, _) => {
+            format!("herald dlq discard {id} --why …    herald order {}", letter.order_id)
+        }
+        (DeadLetterState::Replaying, _) => format!("a replay has it    herald order {}", letter.order_id),
+        (DeadLetterState::Discarded, Some(closed)) => format!(
+            "discarded by {} at {}, {}: herald dlq restore {id}",
+            closed.by.as_deref().unwrap_or("nobody known"),
+            full_time(closed.at),
+            closed.reason.as_deref().unwrap_or_default(),
+        ),
+        (DeadLetterState::Discarded, None) => format!("herald dlq restore {id}"),
+        (DeadLetterState::Resolved, _) => {
+            format!("nothing: its order was notified    herald order {}", letter.order_id)
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What operators can do: one service layer for the command line and a web console alike. It decides, refuses, masks and sees to
+//! the audit; it prints nothing and parses no arguments.
+//!
+//! | module | what operators do there |
+//! |---|---|
+//! | `selection` | which dead letters are meant |
+//! | `listing` | groups, pages, counts, and one letter whole |
+//! | `order_path` | what one order went through |
+//! | `payload` | payloads as they are shown: exact, or masked |
+//! | `closing` | discard, restore |
+//! | `export`, `reindex` | dead letters out as lines, and back from the topic |
+//! | `audit` | who did what |
+
+mod audit;
+mod closing;
+mod export;
+mod listing;
+mod order_path;
+mod payload;
+mod reindex;
+mod selection;
+
+pub use closing::{CloseReason, Closing, Frozen};
+pub use export::as_line;
+pub use listing::{Page, Shown};
+pub use order_path::{OrderPath, PathStep};
+pub use payload::{Payload, Sight, hex};
+pub use reindex::Reindexed;
+pub use selection::Selection;
+
+use crate::config::{DeadLetters, Settings};
+use crate::core::decode::Decoder;
+use crate::core::failure::LedgerFailure;
+use crate::postgres::{Act, Postgres};
+
+/// Why an operation was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OperationError {
+    /// Doing it again changes nothing.
+    #[error("{0}")]
+    Refused(String),
+    /// The database or the cluster is away: try again.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The operations on the dead letters of one consumer group and topic, in the name of one operator.
+#[derive(Clone)]
+pub struct Operations {
+    postgres: Postgres,
+    operator: String,
+    settings: Settings,
+}
+
+impl Operations {
+    #[must_use]
+    pub fn new(postgres: Postgres, settings: Settings, operator: String) -> Self {
+        Self { postgres, operator, settings }
+    }
+
+    #[must_use]
+    pub fn operator(&self) -> &str {
+        &self.operator
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn rules(&self) -> &DeadLetters {
+        &self.settings.dead_letters
+    }
+
+    fn decoder(&self) -> Decoder {
+        let types = self.settings.notification.event_types.iter().map(String::as_str);
+        Decoder::new(types, self.settings.ordering.key)
+    }
+
+    fn act(&self, action: &'static str, filter: String, reason: &str) -> Act {
+        Act { operator: self.operator.clone(), action, filter, reason: reason.to_owned() }
+    }
+
+    /// Refuses in read-only mode.
+    async fn may_change(&self, act: &Act) -> Result<(), OperationError> {
+        if self.rules().read_only {
+            return Err(self.refuse(act, "dead_letters.read_only is set: nothing may be changed").await);
+        }
+        Ok(())
+    }
+
+    /// Writes the refusal down. That it could not be written makes it no less refused.
+    async fn refuse(&self, act: &Act, why: impl Into<String>) -> OperationError {
+        let why = why.into();
+        if let Err(error) = self.postgres.audit_refusal(act, &why).await {
+            tracing::warn!(?error, action = act.action, "a refusal could not be written to the audit");
+        }
+        OperationError::Refused(why)
+    }
+}
+
+impl From<LedgerFailure> for OperationError {
+    fn from(failure: LedgerFailure) -> Self {
+        match failure {
+            LedgerFailure::BadData(error) => Self::Refused(error),
+            LedgerFailure::Conflict(error) | LedgerFailure::Outage(error) => Self::Unavailable(error),
+        }
+    }
+}
