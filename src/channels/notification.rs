@@ -87,7 +87,7 @@ mod tests {
             order: Bytes::from_static(br#"{"order_id":1, "price":10.00,"x":12345678901234567890123}"#),
             occurred_at: Some(Timestamp(1_795_428_000_000)),
             request_id: Some("r-\"1\"".into()),
-            traceparent: None,
+            trace: None,
             fingerprint: Fingerprint([0; 32]),
         };
         let text = |event: &OrderEvent| String::from_utf8(body("n1", event).unwrap()).unwrap();

@@ -13,6 +13,7 @@ use super::excerpt::one_line;
 use crate::core::effect::Delivery;
 use crate::core::failure::{DeliveryFailure, FailureClass};
 use crate::core::input::Ticket;
+use crate::core::trace::TraceParent;
 
 type Attempt = Result<(), DeliveryFailure>;
 
@@ -21,6 +22,8 @@ type Attempt = Result<(), DeliveryFailure>;
 pub struct Ended {
     pub ticket: Ticket,
     pub attempt: u32,
+    /// As it was sent along.
+    pub trace: Option<TraceParent>,
     pub result: Attempt,
     pub duration: Duration,
 }
@@ -39,6 +42,7 @@ pub struct DeliveryPool {
 struct Running {
     task: AbortHandle,
     attempt: u32,
+    trace: Option<TraceParent>,
     started: Instant,
 }
 
@@ -57,14 +61,15 @@ impl DeliveryPool {
             self.ready.push_back(Ended {
                 ticket: delivery.ticket,
                 attempt: delivery.attempt,
+                trace: delivery.trace,
                 result,
                 duration: started.elapsed(),
             });
             return;
         }
         let channel = Arc::clone(&self.channel);
-        let (ticket, attempt) = (delivery.ticket, delivery.attempt);
-        self.spawn(ticket, attempt, async move { channel.deliver(&delivery).await });
+        let (ticket, attempt, trace) = (delivery.ticket, delivery.attempt, delivery.trace);
+        self.spawn(ticket, (attempt, trace), async move { channel.deliver(&delivery).await });
     }
 
     /// Ends an attempt without an answer: `next` will not return it. Nothing happens if it has been returned already.
@@ -130,13 +135,18 @@ impl DeliveryPool {
         None
     }
 
-    fn spawn(&mut self, ticket: Ticket, attempt: u32, delivery: impl Future<Output = Attempt> + Send + 'static) {
+    fn spawn(
+        &mut self,
+        ticket: Ticket,
+        (attempt, trace): (u32, Option<TraceParent>),
+        delivery: impl Future<Output = Attempt> + Send + 'static,
+    ) {
         let started = Instant::now();
         let task = self.tasks.spawn(async move {
             let result = delivery.await;
             (ticket, result, started.elapsed())
         });
-        let running = Running { task, attempt, started };
+        let running = Running { task, attempt, trace, started };
         self.running.insert(ticket, running);
     }
 
@@ -157,7 +167,7 @@ impl DeliveryPool {
             }
         };
         let running = self.running.remove(&ticket)?;
-        Some(Ended { ticket, attempt: running.attempt, result, duration })
+        Some(Ended { ticket, attempt: running.attempt, trace: running.trace, result, duration })
     }
 }
 
@@ -194,12 +204,13 @@ mod tests {
             ticket: Ticket(ticket),
             attempt: 1,
             coordinates: Coordinates { partition: Partition(0), offset: Offset(0) },
+            trace: None,
             event: Arc::new(OrderEvent {
                 identity: Identity { order_id: "1".into(), event_type: "ORDER_CREATED".into() },
                 order: Bytes::from_static(b"{}"),
                 occurred_at: None,
                 request_id: None,
-                traceparent: None,
+                trace: None,
                 fingerprint: Fingerprint([0; 32]),
             }),
         }
@@ -222,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_channel_is_a_permanent_failure() {
         let mut pool = pool();
-        pool.spawn(Ticket(1), 3, async { panic!("bad\nindex {}", 7) });
+        pool.spawn(Ticket(1), (3, None), async { panic!("bad\nindex {}", 7) });
         let ended = timeout(DEADLINE, pool.next()).await.unwrap();
         assert_eq!((ended.ticket, ended.attempt), (Ticket(1), 3));
         let failure = ended.result.unwrap_err();
@@ -234,8 +245,8 @@ mod tests {
     #[tokio::test]
     async fn an_aborted_delivery_is_never_heard_of_again() {
         let mut pool = pool();
-        pool.spawn(Ticket(1), 1, pending());
-        pool.spawn(Ticket(2), 1, async { Ok(()) });
+        pool.spawn(Ticket(1), (1, None), pending());
+        pool.spawn(Ticket(2), (1, None), async { Ok(()) });
         pool.start(delivery(3));
         tokio::task::yield_now().await;
         for ticket in 1..=3 {
@@ -249,10 +260,10 @@ mod tests {
     #[tokio::test]
     async fn a_ticket_started_again_after_an_abort_ends_once() {
         let mut pool = pool();
-        pool.spawn(Ticket(1), 1, async { Ok(()) });
+        pool.spawn(Ticket(1), (1, None), async { Ok(()) });
         tokio::task::yield_now().await;
         pool.abort(Ticket(1));
-        pool.spawn(Ticket(1), 2, async { Ok(()) });
+        pool.spawn(Ticket(1), (2, None), async { Ok(()) });
         let ended = timeout(DEADLINE, pool.next()).await.unwrap();
         assert_eq!(ended.attempt, 2);
         assert!(is_silent(&mut pool).await);
@@ -262,7 +273,7 @@ mod tests {
     async fn a_wait_that_is_cancelled_loses_nothing() {
         let mut pool = pool();
         let (release, released) = oneshot::channel::<()>();
-        pool.spawn(Ticket(1), 1, async {
+        pool.spawn(Ticket(1), (1, None), async {
             released.await.unwrap();
             Ok(())
         });

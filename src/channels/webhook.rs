@@ -109,8 +109,8 @@ impl Webhook {
                 .header(WEBHOOK_TIMESTAMP, timestamp)
                 .header(WEBHOOK_SIGNATURE, signer.sign(&id, timestamp, &body));
         }
-        if let Some(traceparent) = traceparent(delivery) {
-            request = request.header(TRACEPARENT, traceparent);
+        if let Some(trace) = delivery.trace {
+            request = request.header(TRACEPARENT, trace.to_string());
         }
         request.body(body).build().map_err(|error| unsendable(&error))
     }
@@ -168,12 +168,6 @@ fn unsendable(error: &dyn Error) -> DeliveryFailure {
         class: FailureClass::Permanent,
         error: format!("webhook: cannot be written as a request: {}", root_cause(error)),
     }
-}
-
-/// A header value from outside is passed on only if a header can hold it.
-fn traceparent(delivery: &Delivery) -> Option<HeaderValue> {
-    let value = delivery.event.traceparent.as_deref()?;
-    HeaderValue::from_str(value).ok()
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

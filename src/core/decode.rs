@@ -15,6 +15,7 @@ use super::event::{Fingerprint, Identity, OrderEvent};
 use super::failure::Reason;
 use super::key::{LaneKey, OrderingKey};
 use super::record::{Record, Timestamp};
+use super::trace::TraceParent;
 
 const MAX_ORDER_ID_BYTES: usize = 255;
 const MAX_EVENT_TYPE_BYTES: usize = 128;
@@ -95,7 +96,7 @@ impl Decoder {
             order: value.slice_ref(raw_order.get().as_bytes()),
             occurred_at: envelope.timestamp.and_then(parse_timestamp).or(record.timestamp),
             request_id: envelope.request_id.and_then(parse_request_id),
-            traceparent: traceparent(record),
+            trace: TraceParent::of(record),
         };
         Ok(Decoded::Event { event, lane })
     }
@@ -231,12 +232,6 @@ fn parse_timestamp(raw: &RawValue) -> Option<Timestamp> {
 fn parse_request_id(raw: &RawValue) -> Option<Arc<str>> {
     let text: String = serde_json::from_str(raw.get()).ok()?;
     (!text.is_empty() && text != "N/A").then(|| text.into())
-}
-
-fn traceparent(record: &Record) -> Option<Arc<str>> {
-    let header = record.headers.iter().find(|header| header.name.as_ref() == b"traceparent")?;
-    let text = str::from_utf8(header.value.as_deref()?).ok()?;
-    (text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.into())
 }
 
 fn undecodable(error: &str) -> Poison {

@@ -9,6 +9,7 @@ use super::failure::Reason;
 use super::input::{Holder, Ticket};
 use super::key::LaneKey;
 use super::record::{Coordinates, Epoch, Offset, Partition, Record, Session, Timestamp};
+use super::trace::TraceParent;
 
 #[derive(Debug)]
 pub enum Effect {
@@ -132,7 +133,38 @@ pub struct Delivery {
     /// 1 for the first try.
     pub attempt: u32,
     pub coordinates: Coordinates,
+    /// To be sent along.
+    pub trace: Option<TraceParent>,
     pub event: Arc<OrderEvent>,
+}
+
+/// The record that a report is about.
+#[derive(Clone, Debug)]
+pub struct RecordName {
+    pub ticket: Ticket,
+    pub coordinates: Coordinates,
+    pub timestamp: Option<Timestamp>,
+    /// Of its identity, which is synthetic where it has no other. Absent when it is ignored.
+    pub order_id: Option<Arc<str>>,
+    pub trace: Option<TraceParent>,
+}
+
+impl RecordName {
+    /// As numbers, for fields of a log line.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.coordinates.partition.0
+    }
+
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        self.coordinates.offset.0
+    }
+
+    #[must_use]
+    pub fn trace_id(&self) -> Option<String> {
+        self.trace.map(|trace| format!("{:032x}", trace.trace_id))
+    }
 }
 
 /// How a record ended here: the label of `records_total{outcome}`.
@@ -179,25 +211,24 @@ pub enum PauseCause {
 #[derive(Clone, Debug)]
 pub enum Report {
     Ended {
+        record: RecordName,
         outcome: Outcome,
-        coordinates: Coordinates,
-        timestamp: Option<Timestamp>,
         /// From polled to ended.
         duration: Duration,
     },
     /// A record out of `parked_events` ended.
     ParkedEnded {
+        record: RecordName,
         outcome: Outcome,
-        coordinates: Coordinates,
-        timestamp: Option<Timestamp>,
+        /// From loaded to ended.
+        duration: Duration,
     },
     /// Parked records that somebody else had settled.
     ParkedRemoved {
         count: u64,
     },
     Buried {
-        coordinates: Coordinates,
-        order_id: Arc<str>,
+        record: RecordName,
         reason: Reason,
         attempts: u32,
         error: String,
@@ -213,8 +244,7 @@ pub enum Report {
     },
     Claimed(ClaimResult),
     RetryScheduled {
-        coordinates: Coordinates,
-        order_id: Arc<str>,
+        record: RecordName,
         attempt: u32,
         wait: Duration,
         place: WaitingPlace,
@@ -222,8 +252,7 @@ pub enum Report {
     },
     /// All attempts are spent, and nothing shows that the channel works for others: the record stays parked.
     ExhaustedWithoutEvidence {
-        coordinates: Coordinates,
-        order_id: Arc<str>,
+        record: RecordName,
     },
     BreakerOpened {
         error: String,
@@ -231,8 +260,7 @@ pub enum Report {
     BreakerClosed,
     /// The channel is not available: the record waits and no attempt was spent.
     DeliveryHeld {
-        coordinates: Coordinates,
-        order_id: Arc<str>,
+        record: RecordName,
         wait: Duration,
         error: String,
     },

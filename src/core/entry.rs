@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::attempts::{Attempts, FailedAttempt};
+use super::effect::RecordName;
 use super::event::{Fingerprint, Identity, OrderEvent};
 use super::failure::{FailureClass, Reason};
-use super::input::{Holder, Now};
+use super::input::{Holder, Now, Ticket};
 use super::key::LaneKey;
 use super::record::{Epoch, Partition, Record};
+use super::trace::TraceParent;
 use super::watermark::Sequence;
 
 #[derive(Debug)]
@@ -127,6 +129,16 @@ pub(super) struct Busy {
 impl Entry {
     pub(super) fn partition(&self) -> Partition {
         self.record.coordinates.partition
+    }
+
+    pub(super) fn name(&self, ticket: Ticket) -> RecordName {
+        RecordName {
+            ticket,
+            coordinates: self.record.coordinates,
+            timestamp: self.record.timestamp,
+            order_id: Some(self.identity.order_id.clone()),
+            trace: self.event.as_ref().map_or_else(|| TraceParent::of(&self.record), |event| event.trace),
+        }
     }
 
     pub(super) fn is_parked(&self) -> bool {

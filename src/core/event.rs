@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::record::Timestamp;
+use super::trace::TraceParent;
 
 /// What may be notified once per consumer group.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,8 +31,7 @@ pub struct OrderEvent {
     pub occurred_at: Option<Timestamp>,
     /// Absent when the producer had none (`"N/A"`).
     pub request_id: Option<Arc<str>>,
-    /// The record's W3C `traceparent` header, passed on to the channel.
-    pub traceparent: Option<Arc<str>>,
+    pub trace: Option<TraceParent>,
     pub fingerprint: Fingerprint,
 }
 

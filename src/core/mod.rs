@@ -3,6 +3,7 @@
 //! In reading order: what is held, how it fails, what comes in and goes out, then the parts, then the engine.
 
 pub mod record;
+pub mod trace;
 pub mod key;
 pub mod event;
 pub mod decode;

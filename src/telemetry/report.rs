@@ -20,17 +20,17 @@ impl Telemetry {
         let series = &self.series;
         let topic: &str = &self.topic;
         match report {
-            Report::Ended { outcome, timestamp, duration, .. } => {
+            Report::Ended { record, outcome, duration } => {
                 series.in_flight.dec();
                 series.outcome(*outcome).observe(*duration);
-                if let (Outcome::Notified, Some(timestamp)) = (outcome, timestamp) {
-                    series.age.observe(age(*timestamp).as_secs_f64());
+                if let (Outcome::Notified, Some(timestamp)) = (outcome, record.timestamp) {
+                    series.age.observe(age(timestamp).as_secs_f64());
                 }
             }
-            Report::ParkedEnded { outcome, timestamp, .. } => {
+            Report::ParkedEnded { record, outcome, .. } => {
                 metrics.parked_settled_total.with_label_values(&[topic, outcome.as_str()]).inc();
-                if let (Outcome::Notified, Some(timestamp)) = (outcome, timestamp) {
-                    series.age.observe(age(*timestamp).as_secs_f64());
+                if let (Outcome::Notified, Some(timestamp)) = (outcome, record.timestamp) {
+                    series.age.observe(age(timestamp).as_secs_f64());
                 }
             }
             Report::ParkedRemoved { count } => {
@@ -70,17 +70,18 @@ impl Telemetry {
     fn write(&self, report: &Report) {
         let topic: &str = &self.topic;
         match report {
-            Report::Ended { outcome, coordinates: at, duration, .. } => debug!(
-                topic, partition = at.partition.0, offset = at.offset.0,
-                outcome = outcome.as_str(), ?duration, "record ended"
+            Report::Ended { record, outcome, duration } => debug!(
+                topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
+                trace_id = record.trace_id(), outcome = outcome.as_str(), ?duration, "record ended"
             ),
-            Report::ParkedEnded { outcome, coordinates: at, .. } => debug!(
-                topic, partition = at.partition.0, offset = at.offset.0, outcome = outcome.as_str(), "parked record ended"
+            Report::ParkedEnded { record, outcome, duration } => debug!(
+                topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
+                trace_id = record.trace_id(), outcome = outcome.as_str(), ?duration, "parked record ended"
             ),
             Report::Claimed(_) | Report::ParkedRemoved { .. } => {}
-            Report::Buried { coordinates: at, order_id, reason, attempts, error } => error!(
-                topic, partition = at.partition.0, offset = at.offset.0,
-                order_id = order_id.as_ref(), attempt = attempts, %reason, error, "dead letter: see herald dlq list"
+            Report::Buried { record, reason, attempts, error } => error!(
+                topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
+                trace_id = record.trace_id(), attempt = attempts, %reason, error, "dead letter: see herald dlq list"
             ),
             Report::IgnoredEventType { event_type } => {
                 if let Some(suppressed) = self.ignored_types.admit(event_type, Instant::now()) {
@@ -90,20 +91,22 @@ impl Telemetry {
             Report::HandedBack { partition, count } => info!(
                 topic, partition = partition.0, count, "unfinished records left to the next owner"
             ),
-            Report::RetryScheduled { coordinates: at, order_id, attempt, wait, place, error } => warn!(
-                topic, partition = at.partition.0, offset = at.offset.0,
-                order_id = order_id.as_ref(), attempt, ?wait, place = place.as_str(), error, "delivery failed: tried again later"
+            Report::RetryScheduled { record, attempt, wait, place, error } => warn!(
+                topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
+                trace_id = record.trace_id(), attempt, ?wait, place = place.as_str(), error, "delivery failed: tried again later"
             ),
-            Report::DeliveryHeld { coordinates: at, order_id, wait, error } => {
+            Report::DeliveryHeld { record, wait, error } => {
                 if let Some(suppressed) = self.admit("delivery held") {
                     warn!(
-                        topic, partition = at.partition.0, offset = at.offset.0, order_id = order_id.as_ref(), ?wait, error, suppressed,
+                        topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
+                        trace_id = record.trace_id(), ?wait, error, suppressed,
                         "channel is not available: deliveries are held, no attempt is spent"
                     );
                 }
             }
-            Report::ExhaustedWithoutEvidence { coordinates: at, order_id } => warn!(
-                topic, partition = at.partition.0, offset = at.offset.0, order_id = order_id.as_ref(),
+            Report::ExhaustedWithoutEvidence { record } => warn!(
+                topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
+                trace_id = record.trace_id(),
                 "all attempts are spent, but nothing shows that the channel works for others: the record stays parked"
             ),
             Report::BreakerOpened { error } => error!(

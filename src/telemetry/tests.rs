@@ -12,8 +12,9 @@ use super::events::{
 use super::labels::{RebalanceKind, Statement, StatementResult};
 use super::lag::PartitionLag;
 use super::*;
-use crate::core::effect::{ClaimResult, Outcome, PauseCause, Report, WaitingPlace};
+use crate::core::effect::{ClaimResult, Outcome, PauseCause, RecordName, Report, WaitingPlace};
 use crate::core::failure::{DeliveryFailure, FailureClass, Reason};
+use crate::core::input::Ticket;
 use crate::core::record::{Coordinates, Epoch, Offset, Partition, Timestamp};
 
 const SUBJECT: Subject<'_> = Subject { topic: "order_events", channel: "webhook" };
@@ -167,8 +168,14 @@ fn a_second_telemetry_in_one_registry_is_refused() {
     assert!(Telemetry::new(&registry, SUBJECT).is_err());
 }
 
-fn at() -> Coordinates {
-    Coordinates { partition: Partition(3), offset: Offset(7) }
+fn record() -> RecordName {
+    RecordName {
+        ticket: Ticket(1),
+        coordinates: Coordinates { partition: Partition(3), offset: Offset(7) },
+        timestamp: Some(Timestamp(0)),
+        order_id: Some("1".into()),
+        trace: None,
+    }
 }
 
 fn reports() -> Vec<(Report, &'static str, &'static str)> {
@@ -176,23 +183,12 @@ fn reports() -> Vec<(Report, &'static str, &'static str)> {
     let error = || "webhook: 500".to_owned();
     vec![
         (
-            Report::Ended {
-                outcome: Outcome::Notified,
-                coordinates: at(),
-                timestamp: Some(Timestamp(0)),
-                duration: second,
-            },
+            Report::Ended { record: record(), outcome: Outcome::Notified, duration: second },
             r#"event_age_seconds_count{topic="order_events"}"#,
             "1",
         ),
         (
-            Report::Buried {
-                coordinates: at(),
-                order_id: "1".into(),
-                reason: Reason::Exhausted,
-                attempts: 5,
-                error: error(),
-            },
+            Report::Buried { record: record(), reason: Reason::Exhausted, attempts: 5, error: error() },
             r#"dead_letters_total{reason="exhausted",topic="order_events"}"#,
             "1",
         ),
@@ -209,8 +205,7 @@ fn reports() -> Vec<(Report, &'static str, &'static str)> {
         (Report::Claimed(ClaimResult::Takeover), r#"claims_total{result="takeover"}"#, "1"),
         (
             Report::RetryScheduled {
-                coordinates: at(),
-                order_id: "1".into(),
+                record: record(),
                 attempt: 1,
                 place: WaitingPlace::Lane,
                 wait: second,
@@ -220,7 +215,7 @@ fn reports() -> Vec<(Report, &'static str, &'static str)> {
             "1",
         ),
         (
-            Report::DeliveryHeld { coordinates: at(), order_id: "1".into(), wait: second, error: error() },
+            Report::DeliveryHeld { record: record(), wait: second, error: error() },
             r#"deliveries_held_total{channel="webhook"}"#,
             "1",
         ),
@@ -250,12 +245,7 @@ fn polled_is_ended_and_in_flight_and_handed_back() {
     let (registry, telemetry) = telemetry();
     Polled { records: 10 }.emit(&telemetry);
     for outcome in Outcome::ALL {
-        telemetry.report(&Report::Ended {
-            outcome,
-            coordinates: at(),
-            timestamp: None,
-            duration: Duration::from_millis(3),
-        });
+        telemetry.report(&Report::Ended { record: record(), outcome, duration: Duration::from_millis(3) });
     }
     telemetry.report(&Report::HandedBack { partition: Partition(3), count: 2 });
     let series = scrape(&registry);
@@ -354,7 +344,7 @@ fn ten_thousand_orders_and_errors_add_no_series() {
     let before: Vec<String> = scrape(&registry).into_keys().collect();
     for number in 0..10_000_i64 {
         let coordinates = Coordinates { partition: Partition(3), offset: Offset(number) };
-        let order_id: Arc<str> = format!("order-{number}").into();
+        let record = RecordName { coordinates, order_id: Some(format!("order-{number}").into()), ..record() };
         let error = format!("error {number}");
         let (attempt, place, wait) = (1, WaitingPlace::Lane, Duration::from_secs(1));
         let failure = Err(DeliveryFailure { class: FailureClass::Permanent, error: error.clone() });
@@ -363,16 +353,9 @@ fn ten_thousand_orders_and_errors_add_no_series() {
         OffsetsCommitted { result: Err(&error) }.emit(&telemetry);
         for report in [
             Report::IgnoredEventType { event_type: format!("TYPE_{number}").into() },
-            Report::RetryScheduled {
-                coordinates,
-                order_id: Arc::clone(&order_id),
-                attempt,
-                place,
-                wait,
-                error: error.clone(),
-            },
-            Report::DeliveryHeld { coordinates, order_id: Arc::clone(&order_id), wait, error: error.clone() },
-            Report::Buried { coordinates, order_id, reason: Reason::Permanent, attempts: 1, error },
+            Report::RetryScheduled { record: record.clone(), attempt, place, wait, error: error.clone() },
+            Report::DeliveryHeld { record: record.clone(), wait, error: error.clone() },
+            Report::Buried { record, reason: Reason::Permanent, attempts: 1, error },
         ] {
             telemetry.report(&report);
         }

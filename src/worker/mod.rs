@@ -274,7 +274,7 @@ impl Worker {
 
     fn take_deliveries(&mut self) {
         let mut results = Vec::with_capacity(self.ended.len());
-        for Ended { ticket, attempt, result, duration } in self.ended.drain(..) {
+        for Ended { ticket, attempt, result, duration, .. } in self.ended.drain(..) {
             AttemptEnded { attempt, result: &result, duration }.emit(&self.telemetry);
             results.push((ticket, result));
         }

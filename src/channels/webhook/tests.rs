@@ -19,6 +19,7 @@ use crate::config::Secret;
 use crate::core::event::{Fingerprint, Identity, OrderEvent};
 use crate::core::input::Ticket;
 use crate::core::record::{Coordinates, Offset, Partition, Timestamp};
+use crate::core::trace::TraceParent;
 
 const ORDER: &str = r#"{"order_id":1,"user_id":7}"#;
 
@@ -27,12 +28,13 @@ fn delivery() -> Delivery {
         ticket: Ticket(1),
         attempt: 1,
         coordinates: Coordinates { partition: Partition(0), offset: Offset(0) },
+        trace: TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         event: Arc::new(OrderEvent {
             identity: Identity { order_id: "1".into(), event_type: "ORDER_CREATED".into() },
             order: bytes::Bytes::from_static(ORDER.as_bytes()),
             occurred_at: Some(Timestamp(1_795_428_000_000)),
             request_id: Some("r1".into()),
-            traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+            trace: None,
             fingerprint: Fingerprint([0; 32]),
         }),
     }

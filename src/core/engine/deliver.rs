@@ -121,7 +121,7 @@ impl Engine {
         ];
         super::report_all(found.into_iter().filter_map(Result::err), effects);
         self.set_stage(ticket, Stage::Delivering);
-        effects.push(Effect::Deliver(Delivery { ticket, attempt, coordinates, event }));
+        effects.push(Effect::Deliver(Delivery { ticket, attempt, coordinates, trace: event.trace, event }));
     }
 
     pub(super) fn delivered(
@@ -198,7 +198,7 @@ impl Engine {
         entry.outages = 0;
         entry.spend_attempt(now, class.as_str(), &error);
         let attempt = entry.attempts;
-        let (coordinates, order_id) = (entry.record.coordinates, entry.identity.order_id.clone());
+        let record = entry.name(ticket);
         let is_exhausted = self.has_spent_its_attempts(ticket);
         if is_exhausted && self.is_to_blame(ticket, since) {
             self.note_exhausted(ticket);
@@ -206,15 +206,14 @@ impl Engine {
             return self.bury(ticket, Burial { reason: Reason::Exhausted, class, error });
         }
         if is_exhausted {
-            let order_id = order_id.clone();
-            effects.push(Effect::Report(Report::ExhaustedWithoutEvidence { coordinates, order_id }));
+            effects.push(Effect::Report(Report::ExhaustedWithoutEvidence { record: record.clone() }));
         }
         let wait = self.config.retry.wait(attempt, retry_after, &mut self.random);
         // Without evidence no try is due before the channel had time to show that it works.
         let wait = if is_exhausted { wait.max(self.config.retry.bound(attempt)) } else { wait };
         let is_far_away = is_exhausted || was_probe || wait > self.config.park_after;
         let place = if is_far_away { WaitingPlace::Parked } else { WaitingPlace::Lane };
-        let report = Report::RetryScheduled { coordinates, order_id, attempt, wait, place, error: error.clone() };
+        let report = Report::RetryScheduled { record, attempt, wait, place, error: error.clone() };
         effects.push(Effect::Report(report));
         match place {
             WaitingPlace::Lane => self.try_again_at(now + wait, ticket),
@@ -247,10 +246,10 @@ impl Engine {
     fn hold_delivery(&mut self, now: Now, ticket: Ticket, error: String, effects: &mut Effects) {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         entry.outages = entry.outages.saturating_add(1);
-        let (coordinates, order_id) = (entry.record.coordinates, entry.identity.order_id.clone());
+        let record = entry.name(ticket);
         let wait = self.outage.wait(entry.outages, None, &mut self.random);
         self.try_again_at(now + wait, ticket);
-        effects.push(Effect::Report(Report::DeliveryHeld { coordinates, order_id, wait, error }));
+        effects.push(Effect::Report(Report::DeliveryHeld { record, wait, error }));
     }
 
     fn try_again_at(&mut self, until: Now, ticket: Ticket) {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::Engine;
 use crate::core::attempts::Attempts;
 use crate::core::decode::{Decoded, synthetic_identity};
-use crate::core::effect::{Effect, Effects, Outcome, Report};
+use crate::core::effect::{Effect, Effects, Outcome, RecordName, Report};
 use crate::core::entry::{Burial, Entry, Origin, Stage};
 use crate::core::failure::Reason;
 use crate::core::input::{Now, Ticket};
 use crate::core::key::LaneKey;
 use crate::core::partition::PartitionState;
 use crate::core::record::{Partition, Record, Session};
+use crate::core::trace::TraceParent;
 
 /// What a record costs besides its payload: entry, lane, queues. An estimate, so that empty records are bounded too.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 512;
@@ -53,7 +54,6 @@ impl Engine {
 
     fn take_in(&mut self, now: Now, record: Record, effects: &mut Effects) {
         let coordinates = record.coordinates;
-        let timestamp = record.timestamp;
         let ticket = Ticket(self.next_ticket);
         let Some(state) = self.partitions.get_mut(&coordinates.partition) else { return };
         let Some(sequence) = state.watermark.push(coordinates.offset, ticket) else { return };
@@ -70,12 +70,15 @@ impl Engine {
                 }
                 self.count(Outcome::Ignored);
                 effects.push(Effect::Report(Report::IgnoredEventType { event_type }));
-                effects.push(Effect::Report(Report::Ended {
-                    outcome: Outcome::Ignored,
+                let name = RecordName {
+                    ticket,
                     coordinates,
-                    timestamp,
-                    duration: Now::ZERO,
-                }));
+                    timestamp: record.timestamp,
+                    order_id: None,
+                    trace: TraceParent::of(&record),
+                };
+                let outcome = Outcome::Ignored;
+                effects.push(Effect::Report(Report::Ended { record: name, outcome, duration: Now::ZERO }));
                 return;
             }
         };

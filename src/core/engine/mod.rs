@@ -278,16 +278,15 @@ impl Engine {
     /// The record has custody elsewhere.
     fn end(&mut self, now: Now, ticket: Ticket, outcome: Outcome, effects: &mut Effects) {
         let Some(entry) = self.forget(ticket) else { return };
-        let (coordinates, timestamp) = (entry.record.coordinates, entry.record.timestamp);
+        let (record, duration) = (entry.name(ticket), now.saturating_sub(entry.polled_at));
         effects.push(Effect::Report(match entry.origin {
             Origin::Polled { .. } => {
                 self.count(outcome);
-                let duration = now.saturating_sub(entry.polled_at);
-                Report::Ended { outcome, coordinates, timestamp, duration }
+                Report::Ended { record, outcome, duration }
             }
             Origin::Parked => {
                 self.accounting.parked_settled += 1;
-                Report::ParkedEnded { outcome, coordinates, timestamp }
+                Report::ParkedEnded { record, outcome, duration }
             }
         }));
     }

@@ -215,8 +215,7 @@ impl Engine {
         let Some(entry) = self.entries.get(&ticket) else { return };
         if let Some(burial) = &entry.burial {
             effects.push(Effect::Report(Report::Buried {
-                coordinates: entry.record.coordinates,
-                order_id: entry.identity.order_id.clone(),
+                record: entry.name(ticket),
                 reason: burial.reason,
                 attempts: entry.attempts,
                 error: burial.error.clone(),

@@ -146,7 +146,7 @@ impl Bench {
 
     pub(super) fn dead(&self) -> Vec<(i64, Reason, u32)> {
         let dead = self.reports.iter().filter_map(|report| match report {
-            Report::Buried { coordinates, reason, attempts, .. } => Some((coordinates.offset.0, *reason, *attempts)),
+            Report::Buried { record, reason, attempts, .. } => Some((record.offset(), *reason, *attempts)),
             _ => None,
         });
         dead.collect()
