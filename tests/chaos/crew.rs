@@ -24,8 +24,10 @@ const READY_LIMIT: Duration = Duration::from_mins(1);
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// The exit code of a worker that refuses to start over what it found.
 const REFUSED: i32 = 3;
-/// With the protocol `consumer` the group keeps the name of a member that was killed until its session ends.
-const NAME_IN_USE: &str = "The instance ID is still used by another member";
+/// Static members: the protocol `consumer` keeps the name of a member that was killed until its session ends, and with `classic` a
+/// join whose answer was lost is another member to the broker, which fences the first. librdkafka gives up for good on both.
+const NAME_TAKEN: [&str; 2] =
+    ["The instance ID is still used by another member", "Static consumer fenced by other consumer"];
 
 /// All workers of a run, and what was seen of them.
 #[derive(Debug)]
@@ -252,7 +254,9 @@ impl<'a> Crew<'a> {
     /// An end that nobody asked for.
     pub fn note_end(&self, running: &Running, code: i32) {
         self.keep_log(running);
-        if code == REFUSED || (code == 1 && running.worker.log().contains(NAME_IN_USE)) {
+        let log = running.worker.log();
+        let is_name_taken = code == 1 && NAME_TAKEN.iter().any(|told| log.contains(told));
+        if code == REFUSED || is_name_taken {
             self.chronicle.tell(&format!("{:<16} refused to start", running.life.to_string()));
             self.record.lock().unwrap().refused += 1;
         } else {
@@ -266,6 +270,13 @@ impl<'a> Crew<'a> {
         let lines: Vec<&str> = log.lines().collect();
         let end = lines[lines.len().saturating_sub(5)..].join("\n      ");
         self.record.lock().unwrap().bad_ends.push(format!("{} {what}\n      {end}", running.life));
+    }
+
+    /// Its numbers too, while it answers.
+    pub async fn keep_metrics(&self, running: &Running) {
+        if let Ok((_, text)) = running.worker.get("/metrics").await {
+            let _ = fs::write(self.logs.join(format!("worker-{}.metrics", running.life.number)), text);
+        }
     }
 
     pub fn keep_log(&self, running: &Running) {

@@ -83,6 +83,8 @@ pub struct Numbers {
     pub requests: usize,
     pub dead: BTreeMap<&'static str, usize>,
     pub letters_published_again: usize,
+    /// Letters that the DLQ topic has as a pointer to their row.
+    pub pointers: usize,
     /// Accepted once more, with the same key, for a reason that the chronicle knows.
     pub delivered_again: BTreeMap<Cause, usize>,
     pub compared_in_order: usize,
@@ -170,25 +172,30 @@ pub fn judge(evidence: &Evidence) -> Verdict {
 /// Every record of the log, with what was planned. What was acknowledged has to be there.
 fn known<'a>(evidence: &'a Evidence, verdict: &mut Verdict) -> Vec<Known<'a>> {
     let mut known = Vec::new();
-    let mut found = BTreeSet::new();
+    let mut found: BTreeMap<usize, Vec<Coordinates>> = BTreeMap::new();
     for record in &evidence.log {
-        let header = record.headers.iter().rev().find(|header| header.name == NUMBER_HEADER);
-        let number = header.and_then(|header| std::str::from_utf8(header.value.as_deref()?).ok()?.parse().ok());
-        let Some(sent) = number.and_then(|number: usize| evidence.sent.get(number)) else {
-            verdict.find(Check::Broker, format!("{:?} was never produced", record.coordinates));
-            continue;
-        };
-        known.push(Known { record, planned: &sent.planned });
-        found.insert(record.coordinates);
+        match number(record).and_then(|number| Some((number, evidence.sent.get(number)?))) {
+            Some((number, sent)) => {
+                known.push(Known { record, planned: &sent.planned });
+                found.entry(number).or_default().push(record.coordinates);
+            }
+            None => verdict.find(Check::Broker, format!("{:?} was never produced", record.coordinates)),
+        }
     }
-    for sent in &evidence.sent {
-        if let Receipt::Acknowledged(coordinates) = sent.receipt
-            && !found.contains(&coordinates)
-        {
-            verdict.find(Check::Broker, format!("{coordinates:?} was acknowledged and is not in the log"));
+    for (number, sent) in evidence.sent.iter().enumerate() {
+        let Receipt::Acknowledged(at) = sent.receipt else { continue };
+        // Of an answer that was lost the producer learns with the next try that the record is there, and not where.
+        let is_there = |places: &Vec<Coordinates>| at.offset.0 < 0 || places.contains(&at);
+        if !found.get(&number).is_some_and(is_there) {
+            verdict.find(Check::Broker, format!("{at:?} was acknowledged and is not in the log"));
         }
     }
     known
+}
+
+fn number(record: &Record) -> Option<usize> {
+    let header = record.headers.iter().rev().find(|header| header.name == NUMBER_HEADER)?;
+    std::str::from_utf8(header.value.as_deref()?).ok()?.parse().ok()
 }
 
 fn count(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {

@@ -109,7 +109,10 @@ fn described(check: Check, numbers: &Numbers) -> (&'static str, String) {
         }
         Check::DeadLetters => (
             "wrong letters",
-            format!("poison and nothing else, byte for byte; {} published again", numbers.letters_published_again),
+            format!(
+                "poison and nothing else, byte for byte; {} published again, {} as pointers",
+                numbers.letters_published_again, numbers.pointers
+            ),
         ),
         Check::Accounts => ("open accounts", format!("of {} looks at a worker's own numbers", numbers.crew.looks)),
         Check::Invariants => ("violations", text("of invariants, told by the workers")),
@@ -172,6 +175,7 @@ fn as_json(arguments: &Arguments, verdict: &Verdict) -> serde_json::Value {
         "ignored": numbers.ignored,
         "dead_letters": numbers.dead,
         "letters_published_again": numbers.letters_published_again,
+        "letters_as_pointers": numbers.pointers,
         "delivered_again": numbers.delivered_again.iter().map(|(cause, count)| (cause.to_string(), *count)).collect::<std::collections::BTreeMap<_, _>>(),
         "compared_in_order": numbers.compared_in_order,
         "recovered_in_seconds": numbers.recovered_in.as_secs_f64(),

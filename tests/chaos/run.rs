@@ -77,6 +77,7 @@ pub async fn run(arguments: &Arguments) -> Verdict {
     chronicle.tell(&left.as_ref().map_or_else(|left| format!("not recovered: {left}"), |()| "recovered".to_owned()));
     for running in &workers {
         crew.look(running).await;
+        crew.keep_metrics(running).await;
         crew.keep_log(running);
     }
     let verdict = judge::judge(&Evidence {

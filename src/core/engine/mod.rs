@@ -119,8 +119,6 @@ pub struct Engine {
     timers: BinaryHeap<Reverse<(Now, Ticket)>>,
     next_ticket: u64,
     delivering: usize,
-    /// Records that wait in their lane for another try.
-    waiting: usize,
     /// Records in memory out of `parked_events`.
     loaded: usize,
     bytes: usize,
@@ -160,7 +158,6 @@ impl Engine {
             timers: BinaryHeap::new(),
             next_ticket: 0,
             delivering: 0,
-            waiting: 0,
             loaded: 0,
             bytes: 0,
             busy_records: 0,
@@ -345,14 +342,12 @@ impl Engine {
         let is_busy = |stage| matches!(stage, Stage::Busy { .. });
         let is_settling =
             |stage| matches!(stage, Stage::Failing { .. } | Stage::Settling | Stage::Parking | Stage::Burying);
-        let is_waiting = |stage| matches!(stage, Stage::Failing { .. } | Stage::Waiting { .. });
         let is_delivering = |stage| matches!(stage, Stage::Starting | Stage::Delivering);
         let adjust = |count: &mut usize, was: bool, is: bool| {
             *count = *count + usize::from(is) - usize::from(was);
         };
         adjust(&mut self.busy_records, is_busy(before), is_busy(stage));
         adjust(&mut self.delivering, is_delivering(before), is_delivering(stage));
-        adjust(&mut self.waiting, is_waiting(before), is_waiting(stage));
         if entry.orphaned {
             return;
         }
@@ -413,9 +408,7 @@ impl Engine {
     }
 
     fn pause_cause(&self) -> Option<PauseCause> {
-        // Without a record to probe with, one has to be fetched.
-        let can_probe = self.has_ready() || self.delivering > 0 || self.waiting > 0;
-        if self.breaker.state() != BreakerState::Closed && can_probe {
+        if self.breaker.state() != BreakerState::Closed && self.can_probe() {
             return Some(PauseCause::Breaker);
         }
         if self.claims.is_failing() && !self.claims.is_empty() {
@@ -429,6 +422,25 @@ impl Engine {
         let parts = if self.paused == Some(PauseCause::ParkedLimit) { 9 } else { 10 };
         let is_within = self.parked_rows() <= self.config.max_parked / 10 * parts;
         (!is_within).then_some(PauseCause::ParkedLimit)
+    }
+
+    /// Without a record to probe with, one has to be fetched. One that failed before may be to blame itself: where there are no others,
+    /// the breaker would stay open for ever.
+    fn can_probe(&self) -> bool {
+        let is_promising = |entry: &Entry| match entry.stage {
+            Stage::Ready | Stage::Starting | Stage::Delivering | Stage::Waiting { .. } => entry.attempts == 0,
+            Stage::Gated
+            | Stage::Claiming
+            | Stage::Busy { .. }
+            | Stage::Behind
+            | Stage::Claimed
+            | Stage::Yielding
+            | Stage::Failing { .. }
+            | Stage::Settling
+            | Stage::Parking
+            | Stage::Burying => false,
+        };
+        self.entries.values().any(is_promising)
     }
 
     fn is_within_memory(&self, part: usize) -> bool {

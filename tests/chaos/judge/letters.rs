@@ -70,6 +70,10 @@ fn judge_published(
             }
             None => {}
         }
+        if is_pointer(letter) {
+            verdict.numbers.pointers += 1;
+            continue;
+        }
         let kept = letter.headers.get(..original.headers.len());
         if (&letter.key, &letter.value, kept) != (&original.key, &original.value, Some(&original.headers[..])) {
             verdict.find(Check::DeadLetters, format!("{source:?} is not byte for byte in the DLQ topic"));
@@ -78,6 +82,11 @@ fn judge_published(
     for coordinates in expected.keys().filter(|coordinates| !ids.contains_key(coordinates)) {
         verdict.find(Check::DeadLetters, format!("{coordinates:?} is not in the DLQ topic"));
     }
+}
+
+/// The topic refused the whole letter as too large and, lifted meanwhile, took what points to its row.
+fn is_pointer(letter: &Record) -> bool {
+    letter.value.is_none() && text(letter, "herald-payload").is_some_and(|place| place == "postgres")
 }
 
 fn source(letter: &Record) -> Option<Coordinates> {

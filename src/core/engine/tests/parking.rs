@@ -2,6 +2,7 @@
 
 use super::tables::Tables;
 use super::*;
+use crate::core::breaker::BreakerState;
 use crate::core::effect::{PauseCause, WaitingPlace};
 
 /// An engine with one partition, whose statements are answered at once by tables that outlive it.
@@ -275,6 +276,8 @@ fn outage(class: FailureClass) -> Bench {
         bench.wait(Duration::from_secs(1));
     }
     assert!(tried < 1_000, "{tried} tries in two hours");
+    // One that has not been tried is enough to try with.
+    bench.poll(vec![order(P0, 200, 9_999)]);
     assert_eq!(bench.engine.stats().paused, Some(PauseCause::Breaker));
     assert!(bench.dead().is_empty());
     bench
@@ -282,12 +285,12 @@ fn outage(class: FailureClass) -> Bench {
 
 fn deliver_the_rest(mut bench: Bench) -> (Vec<i64>, u32) {
     let (mut offsets, mut most_attempts) = (Vec::new(), 0);
-    while offsets.len() < 200 {
+    while offsets.len() < 201 {
         let (offset, attempt) = bench.answer_next(Ok(()));
         offsets.push(offset);
         most_attempts = most_attempts.max(attempt);
     }
-    assert_eq!((bench.stored, bench.tables.parked.len()), (200, 0));
+    assert_eq!((bench.stored, bench.tables.parked.len()), (201, 0));
     assert!(bench.dead().is_empty());
     (offsets, most_attempts)
 }
@@ -350,6 +353,32 @@ fn a_probe_that_is_answered_with_a_failure_is_parked_so_that_another_key_is_next
     let is_parked = |report: &Report| matches!(report, Report::RetryScheduled { place: WaitingPlace::Parked, .. });
     assert_eq!(bench.count(is_parked), 1);
     assert_ne!(bench.answer_next(Ok(())).0, first);
+}
+
+#[test]
+fn orders_that_always_fail_do_not_keep_the_breaker_open_though_nothing_else_is_held() {
+    let mut bench = Bench::new(|config| config.breaker.failing_keys = 3);
+    bench.poll((0..3).map(|offset| order(P0, offset, offset.unsigned_abs())).collect());
+    for _ in 0..3 {
+        bench.answer(fails(TRANSIENT));
+    }
+    assert_eq!(bench.engine.stats().breaker, BreakerState::Open);
+    let (mut end, mut probes) = (3, 0);
+    while bench.engine.stats().breaker != BreakerState::Closed {
+        while bench.running.is_empty() {
+            bench.wait(Duration::from_secs(1));
+        }
+        // The topic goes on with orders that nothing is wrong with, and a fetch takes a while.
+        if bench.engine.stats().paused.is_none() {
+            bench.poll(vec![order(P0, end, 1_000 + end.unsigned_abs())]);
+            end += 1;
+        }
+        let is_healthy = bench.running[0].coordinates.offset.0 >= 3;
+        bench.answer(if is_healthy { Ok(()) } else { fails(TRANSIENT) });
+        probes += 1;
+        assert!(probes < 10, "{end} records were fetched");
+    }
+    assert_eq!(end, 4, "no more than one to try with");
 }
 
 #[test]
