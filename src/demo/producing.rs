@@ -12,7 +12,7 @@ const MAX_BATCH: usize = 1_000;
 /// Orders that wait at most: the embedded broker keeps little, and must still have what a restarted worker reads again.
 const MAX_BACKLOG: u64 = 15_000;
 /// Seconds that all orders of a story would take.
-const EVEN: u64 = 6;
+const EVEN: u64 = 4;
 const BURST: u64 = 2;
 const MIN_RATE: u64 = 100;
 

@@ -115,7 +115,11 @@ impl Report {
     }
 
     fn how_notified(&self) -> &'static str {
-        if self.accounts.notified_twice == 0 { "each exactly once" } else { "" }
+        match (self.accounts.notified_twice, self.accounts.redelivered) {
+            (0, 0) => "each exactly once",
+            (0, _) => "each once, by its idempotency key",
+            _ => "",
+        }
     }
 
     fn verdict(&self, style: Style) -> String {
@@ -193,7 +197,7 @@ mod tests {
     #[test]
     fn the_table_is_aligned_and_fits_100_columns() {
         let table = report().table(Style::Plain);
-        let expected = "  produced   1,042,014        notified      1,000,000  each exactly once
+        let expected = "  produced   1,042,014        notified      1,000,000  each once, by its idempotency key
   duplicates   38,000        dead letters        14  5 undecodable · 4 invalid · 1 conflict
                                                      2 permanent · 2 exhausted
   ignored       4,000        lost                 0

@@ -12,6 +12,7 @@ use super::accounts::{Accounts, Evidence};
 use super::broker::{Broker, DEAD_LETTER_TOPIC, GROUP};
 use super::gateway::Gateway;
 use super::ledger::Ledger;
+use super::pages::ChannelState;
 use super::plan::{Chapter, PARTITIONS, Plan};
 use super::postgres::PrivatePostgres;
 use super::producing::{Pace, Produced, produce};
@@ -51,6 +52,8 @@ pub struct Story {
     produced: Produced,
     open_at_kill: HashSet<String>,
     recovery: Option<Duration>,
+    /// What went wrong and is not seen in the records.
+    faults: Vec<String>,
 }
 
 impl Story {
@@ -86,6 +89,7 @@ impl Story {
             produced: Vec::new(),
             open_at_kill: HashSet::new(),
             recovery: None,
+            faults: Vec::new(),
         })
     }
 
@@ -144,35 +148,66 @@ impl Story {
         let title = "flaky orders and poison";
         self.deliver(Chapter::Trouble, title, screen).await?;
         let flaky = counted(u64::try_from(self.plan.flaky()).unwrap_or(u64::MAX), "order");
-        screen.tell("flaky gateway", &format!("{flaky} answered with 500 or 503 once or twice, then notified"));
+        screen.tell("flaky gateway", &format!("{flaky} failed once or twice (500, 503), then notified"));
         let letters = self.wait_for_dead_letters(screen).await?;
         screen.tell("poison", &format!("{letters} records in {DEAD_LETTER_TOPIC}, partitions kept moving"));
         Ok(())
     }
 
     async fn outage(&mut self, screen: &Screen) -> anyhow::Result<()> {
-        let before = self.dead().await?;
+        let (dead, spent) = (self.dead().await?, self.channel_state().await?.attempts_spent);
         self.gateway.close().await?;
         let title = "gateway down";
         let records = self.plan.records(Chapter::Outage);
         let what = || format!("connections are refused, {}", progress(self.gateway.notified(), self.plan.orders()));
         let producing = produce(&self.broker, &self.plan, records, Pace::all_at_once());
-        let (produced, ()) =
-            watch(screen, title, what, async { tokio::join!(producing, tokio::time::sleep(OUTAGE)) }).await;
+        let opening = async { tokio::join!(tokio::time::sleep(OUTAGE), self.channel(|state| state.is_open)).1 };
+        let (produced, opened) = watch(screen, title, what, async { tokio::join!(producing, opening) }).await;
         self.produced.extend(produced?);
-        self.check_worker()?;
-        let given_up = self.dead().await? - before;
+        let breaker = if opened? { "open" } else { "closed" };
+        let spent = self.channel_state().await?.attempts_spent - spent;
+        let dead = self.dead().await? - dead;
+        if spent > 0 || dead > 0 {
+            self.faults.push(format!("the outage cost {spent} attempts and made {dead} dead letters"));
+        }
         let waiting = self.plan.orders_until(Chapter::Outage).saturating_sub(self.gateway.notified());
         let waiting_orders = counted(waiting, "order");
-        let given_up = if given_up == 0 { "none".to_owned() } else { given_up.to_string() };
-        screen.tell(title, &format!("connections refused for {OUTAGE:?}: {waiting_orders} wait, {given_up} given up"));
+        screen
+            .tell(title, &format!("breaker {breaker}, {waiting_orders} wait, {spent} attempts spent, {dead} given up"));
+        self.recover(waiting, screen).await
+    }
+
+    async fn recover(&mut self, waiting: u64, screen: &Screen) -> anyhow::Result<()> {
+        let title = "gateway back";
         self.gateway.reopen().await?;
         let start = Instant::now();
-        self.wait_for_notifications(Chapter::Outage, "gateway back", screen).await?;
+        self.wait_for_notifications(Chapter::Outage, title, screen).await?;
+        let seconds = start.elapsed().as_secs_f64();
         let left = self.plan.orders_until(Chapter::Outage).saturating_sub(self.gateway.notified());
-        let (delivered, seconds) = (grouped(waiting.saturating_sub(left)), start.elapsed().as_secs_f64());
-        screen.tell("gateway back", &format!("{delivered} of them notified within {seconds:.1} s"));
+        let closing = self.channel(|state| !state.is_open);
+        let closed = watch(screen, title, || "a probe closes the breaker".to_owned(), closing).await?;
+        let breaker = if closed { "closed" } else { "open" };
+        let delivered = grouped(waiting.saturating_sub(left));
+        screen.tell(title, &format!("breaker {breaker}, {delivered} of them notified within {seconds:.1} s"));
         Ok(())
+    }
+
+    /// Whether the worker says so of its channel in time.
+    async fn channel(&self, is_so: impl Fn(ChannelState) -> bool) -> anyhow::Result<bool> {
+        let start = Instant::now();
+        while start.elapsed() < STALLED {
+            if is_so(self.channel_state().await?) {
+                return Ok(true);
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        Ok(false)
+    }
+
+    async fn channel_state(&self) -> anyhow::Result<ChannelState> {
+        self.check_worker()?;
+        let worker = self.worker.as_ref().context("there is no worker to ask")?;
+        worker.channel_state().await.context("the worker's metrics cannot be read")
     }
 
     async fn crash(&mut self, screen: &Screen) -> anyhow::Result<()> {
@@ -194,7 +229,7 @@ impl Story {
         let (killed_at, requests) = killed?;
         self.open_at_kill = self.ledger.lock().await.open_claims().await?;
         let open = counted(u64::try_from(self.open_at_kill.len()).unwrap_or(u64::MAX), "claim");
-        screen.tell(title, &format!("in the middle of its work: {open} open, their effect unknown"));
+        screen.tell(title, &format!("in the middle of its work, {open} of unknown effect"));
         self.restart(screen, killed_at, requests).await
     }
 
@@ -241,7 +276,9 @@ impl Story {
             done: ledger.done().await?,
             open_at_kill: self.open_at_kill.clone(),
         };
-        Ok(Accounts::close(&self.plan, &evidence))
+        let mut accounts = Accounts::close(&self.plan, &evidence);
+        accounts.problems.append(&mut self.faults);
+        Ok(accounts)
     }
 
     /// Produces a chapter at an even pace and waits until its orders are notified. Returns how far the story is.

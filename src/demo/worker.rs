@@ -8,14 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-
 use super::broker::GROUP;
+use super::pages::{self, ChannelState};
 use crate::supervised::{Options, Signal, Supervised};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
-const PROBE_LIMIT: Duration = Duration::from_secs(1);
 const END_LIMIT: Duration = Duration::from_secs(5);
 const USUAL_PORT: u16 = 9464;
 const LOG_LINES: usize = 12;
@@ -72,7 +69,10 @@ impl Recipe {
             // All attempts together take less time than the outage of the gateway: it would show if that spent any.
             .env("HERALD_RETRY__MAX_ATTEMPTS", "4")
             .env("HERALD_RETRY__INITIAL_BACKOFF", "100ms")
-            .env("HERALD_RETRY__MAX_BACKOFF", "500ms");
+            .env("HERALD_RETRY__MAX_BACKOFF", "500ms")
+            // As patient as the outage is long.
+            .env("HERALD_BREAKER__INITIAL_WAIT", "200ms")
+            .env("HERALD_BREAKER__MAX_WAIT", "500ms");
         command
     }
 }
@@ -90,12 +90,16 @@ impl Worker {
         let start = Instant::now();
         while start.elapsed() < START_LIMIT {
             self.check()?;
-            if is_ready(self.http_address).await {
+            if pages::is_ready(self.http_address).await {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Err(Error::NotReady { log: self.log.clone() })
+    }
+
+    pub(super) async fn channel_state(&self) -> io::Result<ChannelState> {
+        pages::channel_state(self.http_address).await
     }
 
     /// An error if the worker has ended by itself.
@@ -131,17 +135,6 @@ pub fn http_address() -> io::Result<SocketAddr> {
 fn inherited_settings() -> impl Iterator<Item = OsString> {
     let is_setting = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with("HERALD_"));
     std::env::vars_os().map(|(name, _)| name).filter(is_setting)
-}
-
-async fn is_ready(address: SocketAddr) -> bool {
-    let probe = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: herald\r\nconnection: close\r\n\r\n").await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        io::Result::Ok(answer.starts_with(b"HTTP/1.1 200"))
-    };
-    matches!(tokio::time::timeout(PROBE_LIMIT, probe).await, Ok(Ok(true)))
 }
 
 fn tail(log: &Path) -> String {
