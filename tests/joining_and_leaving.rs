@@ -146,16 +146,26 @@ async fn three_workers_of_the_consumer_protocol_hand_over_without_loss_or_repeti
     three_workers("consumer").await;
 }
 
-#[tokio::test]
-async fn more_workers_than_partitions_are_all_ready_and_one_takes_over_when_another_leaves() {
+async fn more_workers_than_partitions(protocol: &str) {
     let mut world = World::with_partitions(1).await;
-    let first = world.worker().start().await;
+    let setup = setup(&world, protocol);
+    let first = setup.start().await;
     assigned(&first, 1.0).await;
-    let second = world.worker().start().await;
+    let second = setup.start().await;
     assigned(&second, 0.0).await;
     leaves(first).await;
     world.produce(&[orders::created(1)]).await;
     assigned(&second, 1.0).await;
     world.all_committed().await;
     assert!(world.verdict().is_clean());
+}
+
+#[tokio::test]
+async fn a_worker_of_the_classic_protocol_without_a_partition_is_ready_and_takes_over_when_another_leaves() {
+    more_workers_than_partitions("classic").await;
+}
+
+#[tokio::test]
+async fn a_worker_of_the_consumer_protocol_without_a_partition_is_ready_and_takes_over_when_another_leaves() {
+    more_workers_than_partitions("consumer").await;
 }

@@ -24,6 +24,9 @@ const EVENTS: usize = 16;
 pub enum ConsumerEvent {
     /// Each partition is paused until [`ConsumerCommand::Fetch`]. Empty when the group has nothing for this member.
     Assigned(Vec<Assignment>),
+    /// The group has taken this member in. Comes with the consumer protocol only, where no assignment follows when there is nothing
+    /// for this member.
+    Joined,
     /// Kafka wants these back and waits: each is given back once it is released.
     Revoking(Vec<Partition>),
     /// These belong to somebody else already: nothing is committed for them.

@@ -1,4 +1,4 @@
-//! Headers as bytes, in and out, through the C API: the only module with `unsafe`.
+//! Headers as bytes, in and out, through the C API.
 //!
 //! Kafka allows any bytes as a header's name. The safe API panics while reading a name that is not UTF-8 (`to_str().unwrap()` in
 //! rdkafka's `message.rs`) and takes only `&str` when producing, so one odd header would take the worker down, or be altered.

@@ -16,6 +16,7 @@ mod assignment;
 mod back_pressure;
 mod context;
 mod letter_headers;
+mod membership;
 mod offsets;
 mod outbox;
 mod poller;

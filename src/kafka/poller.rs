@@ -15,9 +15,10 @@ use super::back_pressure::{BackPressure, Blocked, Flow};
 use super::client;
 use super::consumer::{ConsumerCommand, ConsumerError, ConsumerEvent, ConsumerHealth};
 use super::context::{self, Context, Notice};
+use super::membership;
 use super::outbox::Outbox;
 use super::record;
-use crate::config::{OnLostOffsets, Settings, StartFrom};
+use crate::config::{GroupProtocol, OnLostOffsets, Settings, StartFrom};
 use crate::core::record::{Offset, Partition, Record, Session};
 
 /// How long a poll waits for a message, and so how long a command may wait.
@@ -25,6 +26,9 @@ const POLL_WAIT: Duration = Duration::from_millis(20);
 
 /// How long a turn takes that polls nothing.
 const STILL_WAIT: Duration = Duration::from_millis(2);
+
+/// How often a group that has not answered yet is looked at.
+const MEMBERSHIP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A turn hands over what is at hand, up to one of these.
 const TURN_RECORDS: usize = 500;
@@ -57,6 +61,7 @@ pub(super) struct Poller {
 pub(super) struct Due {
     /// Librdkafka waits for the answer to an assignment; everything else of the group waits for it.
     pub(super) answer_assignment: bool,
+    ask_membership: Option<Instant>,
     pub(super) read_starts: Option<Instant>,
     pub(super) compare_positions: Option<Instant>,
     pub(super) look_for_topic: Option<TopicSearch>,
@@ -105,7 +110,10 @@ impl Poller {
             drain_limit: settings.delivery.drain_timeout + DRAIN_MARGIN,
             assignments: Assignments::default(),
             outbox: Outbox::new(events),
-            due: Due::default(),
+            due: Due {
+                ask_membership: (kafka.group_protocol == GroupProtocol::Consumer).then(Instant::now),
+                ..Due::default()
+            },
             commands,
             health,
             pressure: BackPressure::default(),
@@ -131,6 +139,7 @@ impl Poller {
         self.serve_notices();
         self.serve_commands();
         let now = Instant::now();
+        self.ask_membership(now);
         self.read_starts(now);
         self.retry_restarts(now);
         self.compare_positions(now);
@@ -180,6 +189,17 @@ impl Poller {
                 Notice::Error { code, reason } => self.client_error(code, reason),
             }
         }
+    }
+
+    fn ask_membership(&mut self, now: Instant) {
+        if self.due.ask_membership.is_none_or(|due| due > now) {
+            return;
+        }
+        let is_member = membership::is_taken_in(&self.consumer);
+        if is_member {
+            self.outbox.push(ConsumerEvent::Joined);
+        }
+        self.due.ask_membership = (!is_member).then(|| now + MEMBERSHIP_INTERVAL);
     }
 
     fn serve_commands(&mut self) {

@@ -219,6 +219,7 @@ impl Worker {
                 self.input(Input::Polled { partition, session, records });
             }
             ConsumerEvent::Assigned(assignments) => self.assigned(assignments).await,
+            ConsumerEvent::Joined => self.joined(),
             ConsumerEvent::Revoking(partitions) => self.revoking(partitions).await,
             ConsumerEvent::Lost(partitions) => self.lost(partitions),
             ConsumerEvent::OffsetsLost { partition, count } => OffsetsLost { partition, count }.emit(&self.telemetry),

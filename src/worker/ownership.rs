@@ -117,13 +117,17 @@ impl Worker {
         self.show_ownership();
     }
 
+    /// A worker that got no partitions because others have them all is ready too: the group has answered.
+    pub(super) fn joined(&self) {
+        self.health.resolve(NotReady::Assignment);
+    }
+
     fn rebalanced(&mut self, kind: RebalanceKind, partitions: &[Partition]) {
         match kind {
             RebalanceKind::Assigned => self.assigned.extend(partitions),
             RebalanceKind::Revoked | RebalanceKind::Lost => self.assigned.retain(|one| !partitions.contains(one)),
         }
-        // A worker that got no partitions because others have them all is ready too: the group has answered.
-        self.health.resolve(NotReady::Assignment);
+        self.joined();
         Rebalanced { kind, partitions, assigned: self.assigned.len() }.emit(&self.telemetry);
     }
 
