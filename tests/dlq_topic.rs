@@ -52,7 +52,7 @@ async fn assert_nothing_waits(worker: &Worker) {
 
 #[tokio::test]
 async fn while_the_dlq_topic_is_gone_partitions_move_on_and_when_it_is_back_all_letters_arrive() {
-    let mut world = World::with_partitions(3).await;
+    let mut world = World::on_our_broker(3).await;
     let worker = world.worker().start().await;
     produce_poison(&world, &[poison(10), poison(10), poison(10)]).await;
     world.published(3).await;
@@ -80,7 +80,7 @@ async fn while_the_dlq_topic_is_gone_partitions_move_on_and_when_it_is_back_all_
 
 #[tokio::test]
 async fn letters_left_unpublished_by_a_stopped_worker_are_published_by_the_next() {
-    let mut world = World::with_partitions(2).await;
+    let mut world = World::on_our_broker(2).await;
     let mut worker = world.worker().start().await;
     world.kafka.delete_topic(&world.dlq_topic).await;
     let places = produce_poison(&world, &[poison(10), poison(20), poison(30)]).await;

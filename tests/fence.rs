@@ -107,7 +107,7 @@ async fn a_worker_that_wakes_after_another_took_over_neither_claims_nor_dead_let
     let refusal = Answer::status(422).with_body("no such user");
     // The first worker gets this answer only after it was frozen.
     world.gateway.answer_order("1", [refusal.clone().after(Duration::from_secs(2)), refusal]);
-    let setup = world.worker().with("HERALD_KAFKA__SESSION_TIMEOUT", "3s");
+    let setup = world.worker().with("HERALD_KAFKA__SESSION_TIMEOUT", "6s");
     let mut frozen = setup.start().await;
     frozen.wait_for_metric("herald_records_total", &[("outcome", "notified")], 2.0).await;
     asked_for(&world, "1", 1).await;

@@ -37,5 +37,6 @@ mod outages;
 mod preflight;
 mod redelivery;
 mod refusals;
+mod secured_kafka;
 mod shutdown;
 mod support;

@@ -14,6 +14,9 @@ use crate::support::wait::{EVENTUALLY, wait_until};
 use crate::support::worker::{Worker, WorkerSetup};
 use crate::support::{World, orders, postgres};
 
+/// The shortest that brokers allow unless told otherwise.
+const SESSION_TIMEOUT: &str = "6s";
+
 fn one_attempt(world: &World) -> WorkerSetup {
     world.worker().with("HERALD_RETRY__MAX_ATTEMPTS", "1")
 }
@@ -170,7 +173,7 @@ async fn requests_cut_off_when_the_gateway_goes_are_sent_again_with_the_same_key
 async fn a_worker_that_cannot_take_its_partitions_over_because_postgres_is_gone_says_so() {
     let mut world = World::with_partitions(1).await;
     let (mut server, url) = postgres::private().await;
-    let setup = one_attempt(&world).with("DATABASE_URL", &url).with("HERALD_KAFKA__SESSION_TIMEOUT", "2s");
+    let setup = one_attempt(&world).with("DATABASE_URL", &url).with("HERALD_KAFKA__SESSION_TIMEOUT", SESSION_TIMEOUT);
     let first = setup.start().await;
     let second = setup.start().await;
     let owner = async |worker: &Worker| worker.metrics().await.sum("herald_consumer_assigned_partitions", &[]) > 0.0;
@@ -187,8 +190,8 @@ async fn a_worker_that_cannot_take_its_partitions_over_because_postgres_is_gone_
 
 #[tokio::test]
 async fn a_worker_that_lost_its_partitions_is_not_held_unready_by_what_they_waited_for() {
-    let mut world = World::with_partitions(1).await;
-    let setup = one_attempt(&world).with("HERALD_KAFKA__SESSION_TIMEOUT", "2s");
+    let mut world = World::on_our_broker(1).await;
+    let setup = one_attempt(&world).with("HERALD_KAFKA__SESSION_TIMEOUT", SESSION_TIMEOUT);
     let mut frozen = setup.start().await;
     world.kafka.delete_topic(&world.dlq_topic).await;
     world.gateway.answer(Answer::status(401));

@@ -29,12 +29,18 @@ pub(super) enum Notice {
 #[derive(Debug, Default)]
 pub(super) struct Context {
     notices: Mutex<Vec<Notice>>,
+    /// Why the last connection broke off, as the log tells: the event for it does not always come.
+    failure: Mutex<Option<String>>,
     closing: AtomicBool,
 }
 
 impl Context {
     pub(super) fn take(&self) -> Vec<Notice> {
         std::mem::take(&mut *self.lock())
+    }
+
+    pub(super) fn take_failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// From here on a rebalance is answered inside its callback: nobody is left to answer it later, and dropping the consumer
@@ -58,6 +64,9 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" && matches!(level, RDKafkaLogLevel::Error) {
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_owned());
+        }
         log(level, facility, message);
     }
 

@@ -134,18 +134,29 @@ impl Connection {
     /// A failed handshake explains more than the broken connection that follows it, and both more than "all brokers are down".
     fn find_cause(&self, cause: &mut Unreachable) {
         while self.consumer.poll(Duration::ZERO).is_some() {}
-        for notice in self.consumer.context().take() {
-            let Notice::Error { code, reason } = notice else {
-                continue;
-            };
-            let class = error_class(code);
-            let explains = code != Some(RDKafkaErrorCode::AllBrokersDown);
-            if explains && (cause.class != "authentication" || class == "authentication") {
+        let notices = self.consumer.context().take().into_iter().filter_map(|notice| match notice {
+            Notice::Error { code, reason } if code != Some(RDKafkaErrorCode::AllBrokersDown) => {
+                Some((error_class(code), reason))
+            }
+            Notice::Error { .. }
+            | Notice::Assigned(_)
+            | Notice::Revoked(_)
+            | Notice::Lost(_)
+            | Notice::Committed(_) => None,
+        });
+        let logged = self.consumer.context().take_failure().map(|reason| ("transport", reason));
+        for (class, reason) in notices.chain(logged) {
+            // An alert of the other side arrives as a broken connection.
+            let class = if reason.contains("SSL routines") { "authentication" } else { class };
+            if cause.class != "authentication" || class == "authentication" {
                 *cause = Unreachable { class, reason: plain(&reason) };
             }
         }
     }
 }
+
+/// How a broker says that it does not know who asks.
+const WITHOUT_CERTIFICATE: [&str; 3] = ["alert bad certificate", "certificate required", "alert unknown ca"];
 
 /// What librdkafka says, without its internals.
 fn plain(reason: &str) -> String {
@@ -155,6 +166,12 @@ fn plain(reason: &str) -> String {
     let reason = reason.split_once("/bootstrap: ").map_or(reason, |(_, rest)| rest);
     if reason.contains("Invalid response size") {
         return "what answers there is no Kafka broker".to_owned();
+    }
+    if reason.contains("certificate verify failed") {
+        return "the broker's certificate is of no CA that is trusted here (certificate verify failed)".to_owned();
+    }
+    if WITHOUT_CERTIFICATE.iter().any(|alert| reason.contains(alert)) {
+        return "the broker wants a client certificate that it trusts".to_owned();
     }
     reason.to_owned()
 }
@@ -214,6 +231,14 @@ mod tests {
             (
                 "h:80/bootstrap: Receive failed: Invalid response size 1213486160 (0..100000000): increase receive.message.max.bytes (after 0ms in state APIVERSION_QUERY)",
                 "what answers there is no Kafka broker",
+            ),
+            (
+                "h:9093/bootstrap: Receive failed: error:0A000412:SSL routines::sslv3 alert bad certificate: SSL alert number 42 (after 9ms in state APIVERSION_QUERY)",
+                "the broker wants a client certificate that it trusts",
+            ),
+            (
+                "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker certificate could not be verified, verify that ssl.ca.location is correctly configured",
+                "the broker's certificate is of no CA that is trusted here (certificate verify failed)",
             ),
             ("no answer", "no answer"),
         ] {

@@ -33,8 +33,8 @@ pub struct Database {
 struct Server {
     /// Of a database that is there to connect to.
     url: PgConnectOptions,
-    /// A migrated database to copy: much faster than to migrate each.
-    template: String,
+    /// A migrated database to copy: much faster than to migrate each. A server that is not ours is left as it was found.
+    template: Option<String>,
     /// Absent when the server is not ours.
     ours: Option<PrivatePostgres>,
 }
@@ -43,8 +43,11 @@ struct Server {
 pub async fn database() -> Database {
     let server = shared().await;
     let name = unique("test");
-    server.create(&name, Some(&server.template)).await;
+    server.create(&name, server.template.as_deref()).await;
     let options = server.url.clone().database(&name);
+    if server.template.is_none() {
+        migrate(&options).await;
+    }
     Database {
         url: options.to_url_lossy().to_string(),
         pool: PgPoolOptions::new().max_connections(4).connect_lazy_with(options),
@@ -89,11 +92,13 @@ impl Server {
         };
         let server = Self {
             url: PgConnectOptions::from_str(&url).expect("HERALD_TEST_DATABASE_URL is a URL"),
-            template: unique("test-template"),
+            template: ours.is_some().then(|| unique("test-template")),
             ours,
         };
-        server.create(&server.template, None).await;
-        migrate(&server.url.clone().database(&server.template)).await;
+        if let Some(template) = &server.template {
+            server.create(template, None).await;
+            migrate(&server.url.clone().database(template)).await;
+        }
         server
     }
 

@@ -24,12 +24,25 @@ pub struct World {
     pub gateway: Gateway,
     /// All events that went through [`World::produce`].
     pub produced: Vec<Produced>,
+    _left_behind: Option<Topics>,
+}
+
+/// Topics on a cluster that is not ours: dropping this deletes them.
+#[derive(Debug)]
+struct Topics {
+    kafka: Kafka,
+    names: [String; 2],
 }
 
 impl World {
     /// On the shared broker, with this many partitions.
     pub async fn with_partitions(partitions: i32) -> Self {
         Self::on(kafka::shared().await.clone(), partitions).await
+    }
+
+    /// On a broker with our settings, for tests that delete topics: many clusters create a topic again when it is asked for.
+    pub async fn on_our_broker(partitions: i32) -> Self {
+        Self::on(kafka::ours().await.clone(), partitions).await
     }
 
     /// On this broker, for tests that have one of their own.
@@ -42,7 +55,18 @@ impl World {
             kafka.create_topic(&topic, partitions),
             kafka.create_topic(&dlq_topic, partitions),
         );
-        Self { kafka, group: unique("group"), topic, dlq_topic, database, gateway, produced: Vec::new() }
+        let is_foreign = kafka::existing().is_some_and(|servers| servers == kafka.bootstrap_servers());
+        let left_behind = || Topics { kafka: kafka.clone(), names: [topic.clone(), dlq_topic.clone()] };
+        Self {
+            _left_behind: is_foreign.then(left_behind),
+            kafka,
+            group: unique("group"),
+            topic,
+            dlq_topic,
+            database,
+            gateway,
+            produced: Vec::new(),
+        }
     }
 
     /// How a worker of this world is started; settings can be added.
@@ -134,5 +158,20 @@ impl World {
     /// What became of the events that were produced.
     pub fn verdict(&self) -> oracle::Verdict {
         oracle::judge(&self.produced, &self.gateway.requests())
+    }
+}
+
+impl Drop for Topics {
+    fn drop(&mut self) {
+        let (kafka, names) = (self.kafka.clone(), self.names.clone());
+        // The test's runtime may be ending, so this needs one of its own.
+        let deleted = std::thread::spawn(move || {
+            tokio::runtime::Runtime::new().unwrap().block_on(async {
+                for name in &names {
+                    kafka.delete_topic_if_there(name).await;
+                }
+            });
+        });
+        let _ = deleted.join();
     }
 }

@@ -1,7 +1,9 @@
 //! The broker process: formatted, started, killed, started again.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,13 +23,33 @@ const START_TRIES: u32 = 5;
 
 /// A killed broker may register again only when its old session has timed out, after 9 s by default. The shared broker keeps
 /// that, so that a busy machine does not fence it.
-const SOON_RESTARTED: [(&str, &str); 2] =
-    [("broker.session.timeout.ms", "2000"), ("broker.heartbeat.interval.ms", "500")];
+const SOON_RESTARTED: Recipe = Recipe {
+    settings: &[("broker.session.timeout.ms", "2000"), ("broker.heartbeat.interval.ms", "500")],
+    ..Recipe::USUAL
+};
+
+/// What is special about a broker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recipe {
+    pub(super) settings: &'static [(&'static str, &'static str)],
+    /// Listeners besides the open one: each is called like its protocol.
+    pub(super) listeners: &'static [&'static str],
+    /// SCRAM credentials, as `StorageTool` takes them.
+    pub(super) users: &'static [&'static str],
+    /// Makes the files that the settings name, in the broker's directory.
+    pub(super) prepare: fn(&Path),
+}
+
+impl Recipe {
+    pub(super) const USUAL: Self = Self { settings: &[], listeners: &[], users: &[], prepare: |_| {} };
+}
 
 /// A broker of our own; [`Kafka`] is what can be done with it.
 #[derive(Debug)]
 pub struct Broker {
     kafka: Kafka,
+    /// By the name of the protocol.
+    listeners: BTreeMap<&'static str, SocketAddr>,
     directory: PathBuf,
     /// Taken only for the moment in which it is stopped or replaced on another thread. When it has ended, it still guards the
     /// directory.
@@ -44,47 +66,68 @@ impl Deref for Broker {
 
 /// The broker of all tests, started by the first one that asks. It ends with the process.
 pub async fn shared() -> &'static Kafka {
-    static BROKER: OnceCell<Broker> = OnceCell::const_new();
     static EXISTING: OnceCell<Kafka> = OnceCell::const_new();
-    if let Ok(servers) = env::var("HERALD_TEST_KAFKA") {
-        return EXISTING.get_or_init(async || Kafka::at(&servers)).await;
+    match existing() {
+        Some(servers) => EXISTING.get_or_init(async || Kafka::at(&servers)).await,
+        None => ours().await,
     }
-    let started = BROKER.get_or_init(async || blocking(|| Broker::start(&[])).await);
-    started.await
+}
+
+/// As [`shared`], but always with our own settings: a topic that is deleted stays away, and sessions may be short.
+pub async fn ours() -> &'static Kafka {
+    static BROKER: OnceCell<Broker> = OnceCell::const_new();
+    BROKER.get_or_init(async || blocking(|| Broker::start(Recipe::USUAL)).await).await
+}
+
+/// The bootstrap servers of a cluster that is not ours.
+pub fn existing() -> Option<String> {
+    env::var("HERALD_TEST_KAFKA").ok()
 }
 
 /// What [`shared`] is, in a few words.
 pub fn description() -> String {
-    match env::var("HERALD_TEST_KAFKA") {
-        Ok(servers) => format!("the one at {servers}"),
-        Err(_) => format!("{}, one broker on this machine", kafka_version()),
+    match existing() {
+        Some(servers) => format!("the one at {servers}"),
+        None => format!("{}, one broker on this machine", kafka_version()),
     }
 }
 
 impl Broker {
     /// A broker that nobody else uses, for tests that kill it.
     pub async fn private() -> Self {
-        blocking(|| Self::start(&SOON_RESTARTED)).await
+        blocking(|| Self::start(SOON_RESTARTED)).await
     }
 
-    fn start(settings: &[(&str, &str)]) -> Self {
+    pub(super) fn start(recipe: Recipe) -> Self {
         let mut tries = 1;
         loop {
             let directory = directory("kafka");
-            let (listener, controller) = (ports::reserve(), ports::reserve());
-            let kafka = Kafka::at(&ports::local(listener.port()).to_string());
-            write_properties(&directory, [&listener, &controller], settings);
-            let guard = format(&directory);
-            drop((listener, controller));
+            let (open, controller) = (ports::reserve(), ports::reserve());
+            let others: Vec<_> = recipe.listeners.iter().map(|name| (*name, ports::reserve())).collect();
+            let listeners: BTreeMap<_, _> = others.iter().map(|(name, port)| (*name, address(port))).collect();
+            let kafka = Kafka::at(&address(&open).to_string());
+            (recipe.prepare)(&directory);
+            write_properties(&directory, [&open, &controller].map(address), &listeners, recipe.settings);
+            let guard = format(&directory, recipe.users);
+            drop((open, controller, others));
             match launch(&kafka, &directory, guard) {
                 Ok(process) => {
-                    return Self { kafka, directory, process: Some(process) };
+                    return Self { kafka, listeners, directory, process: Some(process) };
                 }
                 Err(log) if log.contains("Address already in use") && tries < START_TRIES => {}
                 Err(log) => panic!("Kafka did not start:\n{log}"),
             }
             tries += 1;
         }
+    }
+
+    /// The address of a further listener.
+    pub(super) fn listener(&self, name: &str) -> SocketAddr {
+        self.listeners[name]
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Kills the broker (`kill -9`). Its data and its port stay.
@@ -184,16 +227,30 @@ fn kafka_version() -> &'static str {
     rest.split_once("</kafka.version>").unwrap().0
 }
 
-fn write_properties(directory: &Path, [listener, controller]: [&Reserved; 2], settings: &[(&str, &str)]) {
-    let (listener, controller) = (ports::local(listener.port()), ports::local(controller.port()));
+fn address(port: &Reserved) -> SocketAddr {
+    ports::local(port.port())
+}
+
+fn write_properties(
+    directory: &Path,
+    [open, controller]: [SocketAddr; 2],
+    others: &BTreeMap<&str, SocketAddr>,
+    settings: &[(&str, &str)],
+) {
     let data = directory.join("data");
+    let mut advertised = format!("PLAINTEXT://{open}");
+    let mut protocols = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned();
+    for (name, address) in others {
+        advertised.extend([",", name, "://", &address.to_string()]);
+        protocols.extend([",", name, ":", name]);
+    }
     let mut properties = format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{controller}
-listeners=PLAINTEXT://{listener},CONTROLLER://{controller}
-advertised.listeners=PLAINTEXT://{listener}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listeners={advertised},CONTROLLER://{controller}
+advertised.listeners={advertised}
+listener.security.protocol.map={protocols}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={data}
@@ -221,12 +278,13 @@ log.initial.task.delay.ms=1000
     fs::write(directory.join("server.properties"), properties).unwrap();
 }
 
-pub(super) fn format(directory: &Path) -> Supervised {
+pub(super) fn format(directory: &Path, users: &[&str]) -> Supervised {
     let mut command = java("64m");
     command
         .args(["kafka.tools.StorageTool", "format", "--config", "server.properties"])
         // Any 16 bytes in URL-safe base64.
-        .args(["--cluster-id", "aGVyYWxkLXRlc3QtMDAwMQ"]);
+        .args(["--cluster-id", "aGVyYWxkLXRlc3QtMDAwMQ"])
+        .args(users.iter().flat_map(|user| ["--add-scram", user]));
     let process = run_in(directory, command);
     let status = process.wait(START_LIMIT);
     assert!(

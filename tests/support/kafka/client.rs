@@ -82,6 +82,11 @@ impl Kafka {
         }
     }
 
+    /// Whatever becomes of it: for cleaning up.
+    pub async fn delete_topic_if_there(&self, name: &str) {
+        let _ = self.admin().delete_topics(&[name], &AdminOptions::new()).await;
+    }
+
     /// Sets the topic's configuration to these settings and no other.
     pub async fn alter_topic(&self, name: &str, settings: &[(&str, &str)]) {
         assert!(self.try_alter_topic(name, settings).await, "{name} cannot be set to {settings:?}");

@@ -78,7 +78,7 @@ impl Cluster {
         let servers: Vec<String> = nodes.iter().map(|node| node.kafka.bootstrap_servers().to_owned()).collect();
         let formatting = nodes.iter().map(|node| {
             let directory = node.directory.clone();
-            blocking(move || super::broker::format(&directory))
+            blocking(move || super::broker::format(&directory, &[]))
         });
         let guards = futures_util::future::join_all(formatting).await;
         drop(listeners);
