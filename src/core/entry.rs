@@ -96,6 +96,28 @@ pub(super) enum Stage {
     Burying,
 }
 
+impl Stage {
+    /// From the start until what became of it is durable.
+    pub(super) fn is_under_way(self) -> bool {
+        match self {
+            Self::Starting
+            | Self::Delivering
+            | Self::Failing { .. }
+            | Self::Settling
+            | Self::Parking
+            | Self::Burying => true,
+            Self::Gated
+            | Self::Claiming
+            | Self::Busy { .. }
+            | Self::Behind
+            | Self::Claimed
+            | Self::Yielding
+            | Self::Ready
+            | Self::Waiting { .. } => false,
+        }
+    }
+}
+
 /// How a record is parked.
 #[derive(Clone, Debug)]
 pub(super) struct ParkingPlan {

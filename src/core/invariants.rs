@@ -2,7 +2,7 @@
 //!
 //! A violation panics in debug builds and tests; in release it is reported and counted.
 
-use super::record::Offset;
+use super::record::{Offset, Record};
 
 /// The ids of ARCHITECTURE.md, "The promise".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,16 @@ pub fn stored_offset(before: Offset, stored: Offset, lowest_unfinished: Option<O
     })
 }
 
+/// I1: whatever lies below a committed offset has a durable end, or somebody goes on with it.
+pub fn custody(has_custody: bool, detail: impl FnOnce() -> String) -> Result<(), Violation> {
+    verify(Invariant::I1, has_custody, detail)
+}
+
+/// I2: what is settled, or may not be repeated, is never notified again.
+pub fn notified_once(may_be_notified: bool, detail: impl FnOnce() -> String) -> Result<(), Violation> {
+    verify(Invariant::I2, may_be_notified, detail)
+}
+
 /// I3: one delivery at a time in a lane.
 pub fn one_at_a_time(is_head_of_lane: bool, detail: impl FnOnce() -> String) -> Result<(), Violation> {
     verify(Invariant::I3, is_head_of_lane, detail)
@@ -75,12 +85,27 @@ pub fn owned(is_owned: bool, detail: impl FnOnce() -> String) -> Result<(), Viol
     verify(Invariant::I4, is_owned, detail)
 }
 
+/// I5: only an answer spends an attempt; and nobody is given up on for an outage, nor for the end of somebody else's process.
+pub fn blamed(is_to_blame: bool, detail: impl FnOnce() -> String) -> Result<(), Violation> {
+    verify(Invariant::I5, is_to_blame, detail)
+}
+
+/// I6: what is kept or published of a record is the record.
+pub fn unchanged(original: &Record, kept: &Record) -> Result<(), Violation> {
+    verify(Invariant::I6, original == kept, || format!("{kept:?} was kept of {original:?}"))
+}
+
 /// I7: every polled record is in flight or ended one way.
 pub fn closes(accounting: &Accounting, in_flight: u64) -> Result<(), Violation> {
     let Accounting { polled, notified, duplicate, ignored, parked, dead_lettered, handed_back, parked_settled: _ } =
         *accounting;
     let ended = notified + duplicate + ignored + parked + dead_lettered + handed_back;
     verify(Invariant::I7, polled == ended + in_flight, || format!("{accounting:?}, in flight {in_flight}"))
+}
+
+/// I8: no more is held than the limit and what one answer may bring beyond it.
+pub fn bounded(held: usize, limit: usize) -> Result<(), Violation> {
+    verify(Invariant::I8, held <= limit, || format!("{held} records held of {limit}"))
 }
 
 /// I8: what is held is what was counted.

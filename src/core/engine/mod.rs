@@ -263,13 +263,14 @@ impl Engine {
         self.partitions.iter().map(|(partition, state)| (*partition, state.epoch))
     }
 
-    /// Whose notification may have had its effect without being settled.
+    /// What was started, or is about to be, and has no durable end; and whether it may have had its effect.
     #[cfg(test)]
-    fn unsettled_identities(&self) -> impl Iterator<Item = crate::core::event::Identity> {
-        self.entries
-            .values()
-            .filter(|entry| matches!(entry.stage, Stage::Starting | Stage::Delivering | Stage::Settling))
-            .map(|entry| entry.identity.clone())
+    fn under_way(&self) -> impl Iterator<Item = (crate::core::event::Identity, bool)> {
+        let entries = self.entries.values().filter(|entry| entry.stage.is_under_way());
+        entries.map(|entry| {
+            let is_unsettled = matches!(entry.stage, Stage::Starting | Stage::Delivering | Stage::Settling);
+            (entry.identity.clone(), is_unsettled)
+        })
     }
 
     /// The record has custody elsewhere.

@@ -72,11 +72,11 @@ impl Engine {
         !self.ready.is_empty() || !self.suspects.ready.is_empty()
     }
 
-    /// A suspect runs alone in the process: nothing else can abort it then, and nothing else is blamed when it does. Those that
-    /// were started least often come first: they are settled before the one that aborts is tried again.
+    /// A suspect runs alone in the process, until its end is durable: nothing else can abort it then, and nothing else is blamed
+    /// when it does. Those that were started least often come first: they are settled before the one that aborts is tried again.
     pub(super) fn next_ready(&mut self) -> Option<Ticket> {
         let running = self.suspects.running.and_then(|ticket| self.entries.get(&ticket));
-        if running.is_some_and(|entry| matches!(entry.stage, Stage::Starting | Stage::Delivering)) {
+        if running.is_some_and(|entry| entry.stage.is_under_way()) {
             return None;
         }
         self.suspects.running = None;

@@ -1,23 +1,40 @@
 //! Several engines against a naive Kafka and naive tables: random interleavings of polls, answers, lost answers, failures,
 //! outages, rebalances, crashes and time. After each step the promises are asserted, at the end that all is told.
 
+mod promises;
+mod statements;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::tables::Tables;
 use super::*;
 use crate::core::decode::{Decoded, synthetic_identity};
 use crate::core::effect::{DeadLetter, ParkedKey, Parking, Settlement, Start};
+use crate::core::invariants;
 use crate::core::key::LaneKey;
 
 const PARTITIONS: usize = 3;
 const WORKERS: usize = 3;
 const RECORDS: usize = 40;
-/// Steps of one seed before everything works again.
+/// Steps of one seed before everything works again; more than a million in all.
 const STEPS: usize = 1_500;
-/// At least a million steps in all.
-const SEEDS: u64 = 700;
 /// Seeds that failed once.
-const REGRESSIONS: [u64; 3] = [45, 290, 362];
+const REGRESSIONS: [(u64, Story); 3] = [(45, Story::AtLeastOnce), (290, Story::AtLeastOnce), (362, Story::AtLeastOnce)];
+/// Records that are polled at once.
+const POLL: usize = 4;
+
+/// What a world is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Story {
+    AtLeastOnce,
+    AtMostOnce,
+    /// At least once, and few records may be held; each order has one record.
+    SmallMemory,
+    /// Some orders abort the worker that delivers them, and nothing else ends one.
+    Deadly,
+    /// Some orders abort the worker that delivers them, and others die or lose their partitions too.
+    DeadlyAndKills,
+}
 
 /// One process: its engine and what is under way outside of it.
 struct Worker {
@@ -46,10 +63,13 @@ enum Gateway {
 }
 
 struct World {
+    story: Story,
     random: fastrand::Rng,
     now: Now,
     seed: u64,
     log: Vec<Vec<Record>>,
+    /// What each record may have ended as.
+    identities: HashMap<Coordinates, Vec<Identity>>,
     committed: Vec<usize>,
     owners: Vec<Option<usize>>,
     tables: Tables,
@@ -64,13 +84,22 @@ struct World {
     /// Answers that spent an attempt.
     spent: HashMap<Identity, u32>,
     first_started: HashMap<Identity, Now>,
+    /// Starts that were written.
+    started: HashSet<Identity>,
+    /// Deliveries that may have had their effect.
+    effects: HashSet<Identity>,
+    /// Ends of an owner that met the identity on its way.
+    unfinished: HashMap<Identity, usize>,
+    convicted: HashSet<Identity>,
     successes: Vec<(LaneKey, Now)>,
     counts: BTreeMap<&'static str, usize>,
     is_calm: bool,
 }
 
-fn engine_config(seed: u64) -> EngineConfig {
+fn engine_config(seed: u64, story: Story) -> EngineConfig {
     EngineConfig {
+        semantics: if story == Story::AtMostOnce { Semantics::AtMostOnce } else { Semantics::AtLeastOnce },
+        max_records: max_records(story),
         decoder: decoder(),
         max_attempts: 2,
         park_after: Duration::from_millis(200),
@@ -85,14 +114,19 @@ fn engine_config(seed: u64) -> EngineConfig {
     }
 }
 
+/// Records in memory, beyond which nothing is polled.
+fn max_records(story: Story) -> usize {
+    if story == Story::SmallMemory { 8 } else { RECORDS * PARTITIONS }
+}
+
 fn decoder() -> Decoder {
     Decoder::new(["ORDER_CREATED", "ORDER_PAID"], OrderingKey::OrderId)
 }
 
-fn worker(seed: u64) -> Worker {
+fn worker(seed: u64, story: Story) -> Worker {
     Worker {
         owner: seed,
-        engine: Engine::new(engine_config(seed)),
+        engine: Engine::new(engine_config(seed, story)),
         sessions: HashMap::new(),
         positions: HashMap::new(),
         claims: None,
@@ -107,13 +141,15 @@ fn worker(seed: u64) -> Worker {
     }
 }
 
-/// Few orders, so that copies meet within and across partitions.
-fn any_record(random: &mut fastrand::Rng, partition: Partition, offset: i64) -> Record {
+/// Few orders, so that copies meet within and across partitions; or one for each record.
+fn any_record(random: &mut fastrand::Rng, story: Story, partition: Partition, offset: i64) -> Record {
     match random.u8(0..20) {
         0 => record(partition, offset, format!("poison {offset}")),
         1 => record(partition, offset, r#"{"event_type":"UNKNOWN"}"#.into()),
         kind => {
-            let created = order(partition, offset, random.u64(0..40));
+            let own = offset.unsigned_abs() * 10 + u64::from(partition.0.unsigned_abs());
+            let order_id = if story == Story::SmallMemory { own } else { random.u64(0..40) };
+            let created = order(partition, offset, order_id);
             let text = String::from_utf8(created.value.unwrap().to_vec()).unwrap();
             let event_type = if kind < 11 { "ORDER_CREATED" } else { "ORDER_PAID" };
             record(partition, offset, text.replace("ORDER_CREATED", event_type))
@@ -122,20 +158,25 @@ fn any_record(random: &mut fastrand::Rng, partition: Partition, offset: i64) -> 
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, story: Story) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let log = (0..PARTITIONS).map(|partition| {
             let mut offset = 0;
             let mut next = || {
-                let record = any_record(&mut random, name(partition), offset);
+                let record = any_record(&mut random, story, name(partition), offset);
                 offset += random.i64(1..3);
                 record
             };
             (0..RECORDS).map(|_| next()).collect()
         });
+        let log: Vec<Vec<Record>> = log.collect();
+        let identities =
+            log.iter().flatten().map(|record| (record.coordinates, promises::identities(record))).collect();
         Self {
-            log: log.collect(),
-            workers: (0..WORKERS).map(|number| worker(seed ^ number as u64)).collect(),
+            story,
+            log,
+            identities,
+            workers: (0..WORKERS).map(|number| worker(seed ^ number as u64, story)).collect(),
             random: fastrand::Rng::with_seed(seed.wrapping_add(1)),
             now: Now::ZERO,
             seed,
@@ -149,6 +190,10 @@ impl World {
             cut_off: HashSet::new(),
             spent: HashMap::new(),
             first_started: HashMap::new(),
+            started: HashSet::new(),
+            effects: HashSet::new(),
+            unfinished: HashMap::new(),
+            convicted: HashSet::new(),
             successes: Vec::new(),
             counts: BTreeMap::new(),
             is_calm: false,
@@ -158,23 +203,24 @@ impl World {
     fn step(&mut self) {
         let index = self.random.usize(0..WORKERS);
         let partition = self.random.usize(0..PARTITIONS);
-        match self.random.u8(0..110) {
+        match self.random.u8(0..120) {
             0..25 => self.poll(partition),
             25..45 => self.answer_claims(index),
             45..58 => self.answer_settlements(index),
             58..62 => self.answer_burials(index),
-            62..67 if self.random.bool() => self.answer_starts(index),
             62..67 => self.answer_parkings(index),
             67..72 => self.answer_load(index),
             72..92 => self.end_delivery(index),
             92..100 => self.pass_time(index),
-            100..101 => self.answer_question(index),
-            101..102 => self.answer_yields(index),
-            102..103 if !self.is_calm => self.crash(index),
-            103..104 if !self.is_calm => self.lose(partition),
-            104..105 if !self.is_calm => self.revoke(partition),
-            105..106 if !self.is_calm => self.raise_late(partition),
-            106..107 if !self.is_calm => self.turn_gateway(),
+            100..102 => self.answer_yields(index),
+            102..107 => self.answer_starts(index),
+            107..112 if self.is_calm => {}
+            107 if self.story != Story::Deadly => self.crash(index),
+            108 if self.story != Story::Deadly => self.lose(partition),
+            109 if self.story != Story::Deadly => self.revoke(partition),
+            110 if !self.is_deadly_story() => self.raise_late(partition),
+            111 => self.turn_gateway(),
+            112..118 => self.answer_question(index),
             _ => self.assign(partition, index),
         }
     }
@@ -185,6 +231,8 @@ impl World {
         for effect in effects {
             self.perform(index, effect);
         }
+        let in_flight = self.workers[index].engine.stats().in_flight;
+        invariants::bounded(in_flight, max_records(self.story) + POLL).unwrap();
     }
 
     fn perform(&mut self, index: usize, effect: Effect) {
@@ -201,6 +249,7 @@ impl World {
             Effect::Abort(ticket) => {
                 let aborted = worker.deliveries.iter().position(|delivery| delivery.ticket == ticket).unwrap();
                 let delivery = worker.deliveries.swap_remove(aborted);
+                self.effects.insert(delivery.event.identity.clone());
                 self.cut_off.insert(delivery.event.identity.clone());
             }
             Effect::StoreOffset { partition, session, offset } => {
@@ -233,67 +282,17 @@ impl World {
             Report::ParkedEnded { outcome: Outcome::DeadLettered, .. } => "dead from parking",
             Report::ExhaustedWithoutEvidence { .. } => "exhausted without evidence",
             Report::BreakerOpened { .. } => "breaker opened",
+            Report::CrashLoop { .. } => "crash loops",
             _ => return,
         };
         *self.counts.entry(name).or_default() += 1;
     }
 
-    /// I1: whatever lies below a committed offset has a durable end, or is parked.
-    fn commit(&mut self, partition: Partition, offset: Offset) {
-        let records = &self.log[number(partition)];
-        let position = records.iter().position(|record| record.coordinates.offset >= offset).unwrap_or(records.len());
-        assert!(position >= self.committed[number(partition)], "seed {}: a commit went back", self.seed);
-        for record in &records[..position] {
-            let at = record.coordinates;
-            let has_custody = identities(record).iter().any(|identity| {
-                let row = self.tables.ledger.get(identity);
-                // A copy ends when another one is parked: that one will be told.
-                let is_parked = row.is_some_and(|row| {
-                    row.state == LedgerState::Parked && self.tables.parked.contains_key(&row.coordinates)
-                });
-                self.settled.contains(identity) || is_parked
-            });
-            assert!(has_custody || identities(record).is_empty(), "seed {}: {at:?} has no custody", self.seed);
-        }
-        self.committed[number(partition)] = position;
-    }
-
-    /// I2, I3, I5: what is settled never starts again; one delivery of an identity at a time among the living, in the order of
-    /// its key; attempts are spent by answers only.
-    fn start_delivery(&mut self, index: usize, delivery: Delivery) {
-        let (seed, identity) = (self.seed, &delivery.event.identity);
-        let state = self.tables.ledger.get(identity).map(|row| row.state);
-        // The late success of an owner that went away may settle what its successor has claimed already.
-        let may_repeat = state != Some(LedgerState::Done) || self.cut_off.contains(identity);
-        assert!(may_repeat, "seed {seed}: {identity:?} starts after it was settled");
-        let here = &self.workers[index].deliveries;
-        assert!(here.iter().all(|other| other.event.identity != *identity), "seed {seed}: twice at once");
-        let spent = self.spent.get(identity).copied().unwrap_or_default();
-        assert!(delivery.attempt <= 1 + spent, "seed {seed}: attempt {} after {spent} answers", delivery.attempt);
-        self.assert_order(&delivery);
-        self.first_started.entry(identity.clone()).or_insert(self.now);
-        self.workers[index].deliveries.push(delivery);
-    }
-
-    fn assert_order(&self, delivery: &Delivery) {
-        let at = delivery.coordinates;
-        let records = &self.log[number(at.partition)];
-        let before = records.iter().take_while(|record| record.coordinates.offset < at.offset);
-        for earlier in before {
-            let Decoded::Event { event, .. } = decoder().decode(earlier) else { continue };
-            if event.identity.order_id != delivery.event.identity.order_id {
-                continue;
-            }
-            let row = self.tables.ledger.get(&event.identity);
-            let is_told = self.notified.contains_key(&event.identity) || self.settled.contains(&event.identity);
-            // It has ended as a copy of one that is elsewhere.
-            let is_copy = row.is_some_and(|row| row.coordinates != earlier.coordinates);
-            assert!(is_told || is_copy, "seed {}: {at:?} overtakes {:?}", self.seed, earlier.coordinates);
-        }
-    }
-
     /// An owner of long ago, whose raise comes only now.
     fn raise_late(&mut self, partition: usize) {
+        if let Some(index) = self.owners[partition] {
+            self.note_unfinished(self.workers[index].engine.under_way().collect());
+        }
         let position = self.random.usize(0..=self.committed[partition]);
         let start = self.log[partition].get(position).map_or(Offset(0), |record| record.coordinates.offset);
         self.tables.raise(name(partition), self.random.u64(..), start);
@@ -325,7 +324,7 @@ impl World {
     fn poll(&mut self, partition: usize) {
         let Some(index) = self.owners[partition] else { return };
         let name = name(partition);
-        let count = self.random.usize(1..5);
+        let count = self.random.usize(1..=POLL);
         let worker = &mut self.workers[index];
         // Paused partitions are not fetched; a record too many would prove nothing less.
         let is_paused = worker.engine.stats().paused.is_some();
@@ -341,132 +340,27 @@ impl World {
         self.input(index, Input::Polled { partition: name, session, records });
     }
 
-    fn answer_claims(&mut self, index: usize) {
-        let Some(batch) = self.workers[index].claims.take() else { return };
-        if self.statement_fails() {
-            return self.fail(index, Operation::Claim);
-        }
-        let found: Vec<_> = batch.iter().filter_map(|claim| Some((claim.ticket, self.tables.claim(claim)?))).collect();
-        // The answer of a statement that was executed may be lost.
-        if self.statement_fails() {
-            return self.fail(index, Operation::Claim);
-        }
-        self.input(index, Input::Claimed { found });
-    }
-
-    fn answer_yields(&mut self, index: usize) {
-        let Some(batch) = self.workers[index].yields.take() else { return };
-        if self.statement_fails() {
-            return self.fail(index, Operation::Yield);
-        }
-        for settlement in &batch {
-            self.tables.yield_claim(settlement);
-        }
-        self.input(index, Input::Yielded);
-    }
-
-    fn answer_starts(&mut self, index: usize) {
-        let Some(batch) = self.workers[index].starts.take() else { return };
-        if self.statement_fails() {
-            return self.fail(index, Operation::Start);
-        }
-        let started: Vec<_> = batch.iter().filter(|start| self.tables.start(start)).collect();
-        let started = started.into_iter().map(|start| start.settlement.ticket).collect();
-        if self.statement_fails() {
-            return self.fail(index, Operation::Start);
-        }
-        self.input(index, Input::Started { started });
-    }
-
-    fn answer_settlements(&mut self, index: usize) {
-        let Some(batch) = self.workers[index].settlements.take() else { return };
-        if self.statement_fails() {
-            return self.fail(index, Operation::Done);
-        }
-        for settlement in batch {
-            self.tables.done(&settlement);
-            self.settled.insert(settlement.identity);
-        }
-        if self.statement_fails() {
-            return self.fail(index, Operation::Done);
-        }
-        self.input(index, Input::Settled);
-    }
-
-    fn answer_burials(&mut self, index: usize) {
-        let Some(batch) = self.workers[index].burials.take() else { return };
-        if self.statement_fails() {
-            return self.fail(index, Operation::Dead);
-        }
-        let mut buried = Vec::new();
-        for letter in batch {
-            self.assert_evidence(&letter);
-            if self.tables.bury(&letter) {
-                self.settled.insert(letter.settlement.identity);
-                buried.push(letter.settlement.ticket);
-            }
-        }
-        if self.statement_fails() {
-            return self.fail(index, Operation::Dead);
-        }
-        self.input(index, Input::Buried { buried });
-    }
-
-    /// A record is exhausted only when the channel worked for another key since it was first tried.
-    fn assert_evidence(&self, letter: &DeadLetter) {
-        if letter.reason != Reason::Exhausted {
-            return;
-        }
-        let identity = &letter.settlement.identity;
-        let key = LaneKey::of(identity.order_id.as_bytes());
-        let since = self.first_started[identity];
-        let is_shown = self.successes.iter().any(|(other, at)| *other != key && *at >= since);
-        assert!(is_shown, "seed {}: {identity:?} is given up without evidence", self.seed);
-    }
-
-    fn answer_parkings(&mut self, index: usize) {
-        let Some(batch) = self.workers[index].parkings.take() else { return };
-        if self.statement_fails() {
-            return self.fail(index, Operation::Park);
-        }
-        let now = self.now;
-        let parked: Vec<_> = batch.iter().filter(|parking| self.tables.park(now, parking)).collect();
-        let parked = parked.into_iter().map(|parking| parking.settlement.ticket).collect();
-        if self.statement_fails() {
-            return self.fail(index, Operation::Park);
-        }
-        self.input(index, Input::Parked { parked });
-    }
-
-    fn answer_load(&mut self, index: usize) {
-        let Some(keys) = self.workers[index].load.take() else { return };
-        if self.statement_fails() {
-            return self.fail(index, Operation::LoadParked);
-        }
-        let lanes = keys.into_iter().filter_map(|key| self.tables.load(self.now, key)).collect();
-        // A read may be old when it is answered.
-        self.input(index, Input::ParkedLoaded { lanes });
-    }
-
-    fn statement_fails(&mut self) -> bool {
-        !self.is_calm && self.random.u8(0..12) == 0
-    }
-
-    fn fail(&mut self, index: usize, operation: Operation) {
-        let failure = if self.random.bool() {
-            LedgerFailure::Outage("gone".into())
-        } else {
-            LedgerFailure::Conflict("40P01".into())
-        };
-        self.input(index, Input::LedgerFailed { operation, failure });
-    }
-
     fn turn_gateway(&mut self) {
         self.gateway = match self.gateway {
             Gateway::Works if self.random.bool() => Gateway::Away,
             Gateway::Works => Gateway::Fails,
             Gateway::Away | Gateway::Fails => Gateway::Works,
         };
+    }
+
+    fn is_deadly_story(&self) -> bool {
+        matches!(self.story, Story::Deadly | Story::DeadlyAndKills)
+    }
+
+    /// No worker survives any delivery of it.
+    fn is_always_deadly(&self, identity: &Identity) -> bool {
+        self.is_deadly_story() && is_event(identity) && ["3", "23"].contains(&&*identity.order_id)
+    }
+
+    /// No worker survives the delivery; some orders fail before.
+    fn is_deadly(&self, identity: &Identity) -> bool {
+        let is_later = &*identity.order_id == "9" && self.spent.contains_key(identity);
+        self.is_always_deadly(identity) || (self.is_deadly_story() && is_event(identity) && is_later)
     }
 
     /// Every tenth order fails until everything is calm.
@@ -489,11 +383,19 @@ impl World {
         let chosen = self.random.usize(0..self.workers[index].deliveries.len());
         let delivery = self.workers[index].deliveries.swap_remove(chosen);
         let identity = &delivery.event.identity;
+        if self.is_deadly(identity) {
+            self.workers[index].deliveries.push(delivery);
+            *self.counts.entry("died").or_default() += 1;
+            return self.crash(index);
+        }
         let class = self.answer(identity);
         match class {
             None => self.notify(identity),
             Some(FailureClass::Outage) => {}
             Some(_) => *self.spent.entry(identity.clone()).or_default() += 1,
+        }
+        if class == Some(FailureClass::Unknown) {
+            self.effects.insert(identity.clone());
         }
         self.input(index, Input::Delivered { results: vec![(delivery.ticket, class.map_or(Ok(()), fails))] });
     }
@@ -501,7 +403,10 @@ impl World {
     fn notify(&mut self, identity: &Identity) {
         let count = self.notified.entry(identity.clone()).or_default();
         *count += 1;
-        assert!(*count == 1 || self.cut_off.contains(identity), "seed {}: {identity:?} was notified twice", self.seed);
+        let may_repeat = self.story != Story::AtMostOnce && self.cut_off.contains(identity);
+        let detail = || format!("seed {}: {identity:?} was notified twice", self.seed);
+        invariants::notified_once(*count == 1 || may_repeat, detail).unwrap();
+        self.effects.insert(identity.clone());
         self.successes.push((LaneKey::of(identity.order_id.as_bytes()), self.now));
     }
 
@@ -538,29 +443,43 @@ impl World {
         for owner in &mut self.owners {
             *owner = owner.filter(|owner| *owner != index);
         }
-        let gone = std::mem::replace(&mut self.workers[index], worker(self.random.u64(..)));
+        let gone = std::mem::replace(&mut self.workers[index], worker(self.random.u64(..), self.story));
+        self.effects.extend(gone.deliveries.iter().map(|delivery| delivery.event.identity.clone()));
         // Notified and not settled counts as in flight: the claim of it is still open.
         let unsettled = gone.settlements.iter().flatten().map(|settlement| settlement.identity.clone());
         let running = gone.deliveries.iter().map(|delivery| delivery.event.identity.clone());
         self.cut_off.extend(unsettled.chain(running));
-        self.cut_off.extend(gone.engine.unsettled_identities());
+        self.note_unfinished(gone.engine.under_way().collect());
+    }
+
+    fn note_unfinished(&mut self, under_way: Vec<(Identity, bool)>) {
+        for (identity, may_have_had_its_effect) in under_way {
+            *self.unfinished.entry(identity.clone()).or_default() += 1;
+            if may_have_had_its_effect {
+                self.cut_off.insert(identity);
+            }
+        }
     }
 
     fn lose(&mut self, partition: usize) {
         let Some(index) = self.owners[partition].take() else { return };
         let name = name(partition);
         self.workers[index].sessions.remove(&name);
-        let identities: Vec<_> = self.workers[index].engine.unsettled_identities().collect();
-        self.cut_off.extend(identities);
+        self.note_unfinished(self.workers[index].engine.under_way().collect());
         self.input(index, Input::Lost { partitions: vec![name] });
     }
 
     fn revoke(&mut self, partition: usize) {
         let Some(index) = self.owners[partition] else { return };
         let deadline = self.now + Duration::from_secs(self.random.u64(0..5));
-        let identities: Vec<_> = self.workers[index].engine.unsettled_identities().collect();
-        self.cut_off.extend(identities);
+        self.note_unfinished(self.workers[index].engine.under_way().collect());
         self.input(index, Input::Revoking { partitions: vec![name(partition)], deadline });
+    }
+
+    fn leftovers(&self) -> String {
+        let stats: Vec<_> = self.workers.iter().map(|worker| worker.engine.stats()).collect();
+        let (committed, parked) = (&self.committed, self.tables.parked.keys());
+        format!("{committed:?} of {RECORDS} committed, {parked:?} parked, {stats:#?}")
     }
 
     fn is_done(&self) -> bool {
@@ -568,17 +487,11 @@ impl World {
             && self.tables.parked.is_empty()
             && self.workers.iter().all(|worker| worker.engine.stats().parked_rows == 0)
     }
+}
 
-    /// Every identity has one end, and who is settled as notified was notified.
-    fn assert_all_told(&self) {
-        let seed = self.seed;
-        for (identity, row) in &self.tables.ledger {
-            let is_ended = matches!(row.state, LedgerState::Done | LedgerState::Dead);
-            assert!(is_ended, "seed {seed}: {identity:?} was left behind as {:?}", row.state);
-            let is_notified = self.notified.contains_key(identity);
-            assert!(row.state != LedgerState::Done || is_notified, "seed {seed}: {identity:?} is settled untold");
-        }
-    }
+/// Not the identity that stands for a record without one.
+fn is_event(identity: &Identity) -> bool {
+    identity.event_type.starts_with("ORDER_")
 }
 
 fn name(partition: usize) -> Partition {
@@ -589,18 +502,8 @@ fn number(partition: Partition) -> usize {
     usize::try_from(partition.0).unwrap()
 }
 
-/// The identities under which a record may have ended: its own, and the synthetic one of a conflict or of poison.
-fn identities(record: &Record) -> Vec<Identity> {
-    let synthetic = synthetic_identity("order_events", record).0;
-    match decoder().decode(record) {
-        Decoded::Event { event, .. } => vec![event.identity, synthetic],
-        Decoded::Poison { .. } => vec![synthetic],
-        Decoded::Ignored { .. } => Vec::new(),
-    }
-}
-
-fn run(seed: u64) -> BTreeMap<&'static str, usize> {
-    let mut world = World::new(seed);
+fn run(seed: u64, story: Story) -> BTreeMap<&'static str, usize> {
+    let mut world = World::new(seed, story);
     for _ in 0..STEPS {
         world.step();
     }
@@ -609,38 +512,53 @@ fn run(seed: u64) -> BTreeMap<&'static str, usize> {
     while !world.is_done() {
         world.step();
         calm_steps += 1;
-        let parked: Vec<_> = world.tables.parked.keys().collect();
-        assert!(calm_steps < 200_000, "seed {seed}: {:?} of {RECORDS} committed, {parked:?} parked", world.committed);
+        assert!(calm_steps < 200_000, "seed {seed}: {}", world.leftovers());
     }
     world.assert_all_told();
+    world.counts.insert("calm steps", calm_steps);
     let mut counts = std::mem::take(&mut world.counts);
+    counts.insert("quarantined", world.convicted.len());
+    counts.insert("uncertain", world.uncertain());
     counts.insert("notified", world.notified.len());
     counts.insert("repeated", world.notified.values().filter(|count| **count > 1).count());
     counts
 }
 
-/// `HERALD_MODEL_STEPS` asks for more than the default, with other seeds: `make model STEPS=10000000`.
-fn seeds() -> std::ops::Range<u64> {
-    let steps = std::env::var("HERALD_MODEL_STEPS").ok();
-    let Some(steps) = steps.map(|steps| steps.parse::<u64>().expect("HERALD_MODEL_STEPS is a number")) else {
-        return 0..SEEDS;
-    };
+/// `HERALD_MODEL_STEPS` asks for that many of each story, with other seeds: `make model STEPS=10000000`. `HERALD_MODEL_SEED` asks
+/// for one seed.
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    if let Some(seed) = number("HERALD_MODEL_SEED") {
+        return seed..seed + 1;
+    }
+    let Some(steps) = number("HERALD_MODEL_STEPS") else { return 0..default };
     let first = fastrand::u64(0..1 << 40);
     println!("{steps} steps from seed {first}");
     first..first + steps.div_ceil(STEPS as u64)
 }
 
-#[test]
-fn nothing_is_lost_and_nothing_settled_is_repeated_whatever_happens_in_between() {
+/// Runs the seeds that failed once and this many others. What never happens in a simulation is not proved by it: each of these
+/// things has to happen in one seed of ten, at least.
+fn tell(story: Story, default: u64, happens: &[&str]) {
+    let seeds = seeds(default);
+    let expected = usize::try_from((seeds.end - seeds.start) / 10).unwrap();
+    let regressions = REGRESSIONS.into_iter().filter(|(_, of)| *of == story).map(|(seed, _)| seed);
     let mut totals: BTreeMap<&str, usize> = BTreeMap::new();
-    for seed in REGRESSIONS.into_iter().chain(seeds()) {
-        for (name, count) in run(seed) {
+    for seed in regressions.chain(seeds) {
+        for (name, count) in run(seed, story) {
             *totals.entry(name).or_default() += count;
         }
     }
-    println!("{totals:?}");
-    // The simulation would prove nothing about what never happens in it.
-    for name in [
+    println!("{story:?} {totals:?}");
+    for name in happens {
+        let count = totals.get(name).copied().unwrap_or_default();
+        assert!(count >= expected, "{name}: {totals:?}");
+    }
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_settled_is_repeated_whatever_happens_in_between() {
+    let happens = [
         "notified",
         "repeated",
         "parked",
@@ -648,7 +566,27 @@ fn nothing_is_lost_and_nothing_settled_is_repeated_whatever_happens_in_between()
         "dead from parking",
         "exhausted without evidence",
         "breaker opened",
-    ] {
-        assert!(totals.get(name).is_some_and(|count| *count >= 50), "{name}: {totals:?}");
-    }
+        "crash loops",
+    ];
+    tell(Story::AtLeastOnce, 320, &happens);
+}
+
+#[test]
+fn at_most_once_what_may_have_had_its_effect_is_never_repeated_and_only_that_is_uncertain() {
+    tell(Story::AtMostOnce, 320, &["notified", "uncertain", "parked", "notified from parking", "breaker opened"]);
+}
+
+#[test]
+fn no_more_is_held_than_may_be_and_all_is_told() {
+    tell(Story::SmallMemory, 40, &["notified", "parked", "breaker opened"]);
+}
+
+#[test]
+fn orders_that_abort_their_worker_are_quarantined_in_the_end_and_their_neighbours_never() {
+    tell(Story::Deadly, 40, &["notified", "died", "quarantined", "crash loops", "parked"]);
+}
+
+#[test]
+fn orders_that_abort_their_worker_are_found_out_among_workers_that_are_killed() {
+    tell(Story::DeadlyAndKills, 40, &["notified", "died", "quarantined", "crash loops", "parked"]);
 }
