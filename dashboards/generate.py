@@ -340,7 +340,7 @@ def infrastructure():
         alerts=["HeraldBacklogNearRetention"], max=1,
     )
     yield panel(
-        "timeseries", "Time to the committed offset",
+        "timeseries", "Committed offset, by partition",
         "The committed offset of each partition. A flat line while there is lag is a partition that stands still.",
         "short", 6, 7, ("max by (partition) (herald:consumer_committed_offset{@R})", "{{partition}}"),
         runbooks=["HeraldPartitionStuck"],
@@ -461,10 +461,14 @@ def infrastructure():
         ("max(herald_memory_limit_bytes{@S})", "limit"),
     )
     yield panel(
-        "timeseries", "CPU and resident memory of the process",
-        "Flat memory is good whatever the backlog. CPU in cores.",
-        "short", 6, 7, ("rate(process_cpu_seconds_total{@S}[$__rate_interval])", "cores {{instance}}"),
-        ("process_resident_memory_bytes{@S} / 1024 / 1024", "MiB {{instance}}"),
+        "timeseries", "Resident memory of the process",
+        "Flat is good, whatever the backlog.",
+        "bytes", 6, 7, ("process_resident_memory_bytes{@S}", "{{instance}}"),
+    )
+    yield panel(
+        "timeseries", "CPU of the process, in cores",
+        "At the number of cores of its machine, the process is what bounds the throughput.",
+        "short", 6, 7, ("rate(process_cpu_seconds_total{@S}[$__rate_interval])", "{{instance}}"),
     )
 
 
@@ -485,12 +489,12 @@ def dead_letters():
     yield panel(
         "stat", "Oldest open",
         "How long the oldest open dead letter has been waiting. A day is the limit.",
-        "s", 4, 4, (since("herald_dead_letters_oldest_open_timestamp_seconds"), ""), alerts=["HeraldDeadLettersUnattended"], decimals=0,
+        "s", 4, 8, (since("herald_dead_letters_oldest_open_timestamp_seconds"), ""), alerts=["HeraldDeadLettersUnattended"], decimals=0,
     )
     yield panel(
         "stat", "Expiring",
         "Open dead letters that retention will soon remove. 0 is good; replay or discard them.",
-        "short", 4, 4, ("max(herald_dead_letters_expiring{@S})", ""), rising=[(0, GREEN), (1, RED)],
+        "short", 4, 8, ("max(herald_dead_letters_expiring{@S})", ""), rising=[(0, GREEN), (1, RED)],
         runbooks=["HeraldDeadLettersExpiring"],
     )
     yield panel(
@@ -507,13 +511,13 @@ def dead_letters():
     yield panel(
         "stat", "Oldest unpublished",
         "How long the oldest letter has been waiting to be published.",
-        "s", 4, 4, (since("herald_dead_letters_oldest_unpublished_timestamp_seconds"), ""),
+        "s", 4, 8, (since("herald_dead_letters_oldest_unpublished_timestamp_seconds"), ""),
         alerts=["HeraldDeadLetterPublishFailing"], decimals=0,
     )
     yield panel(
         "stat", "Quarantined",
         "Failed again after the last permitted replay: only a changed cause makes another replay worth while.",
-        "short", 4, 4, ('sum(max by (reason) (herald_dead_letters{@S, state="quarantined"}))', ""), rising=[(0, GREEN), (1, YELLOW)],
+        "short", 4, 8, ('sum(max by (reason) (herald_dead_letters{@S, state="quarantined"}))', ""), rising=[(0, GREEN), (1, YELLOW)],
     )
     yield panel(
         "timeseries", "Published and failed per second",
@@ -584,12 +588,12 @@ def objectives():
         yield row(f"{title}: {goal}")
         yield panel(
             "stat", f"{title}, 30 days", f"The objective: {goal}. Green is met.",
-            "percentunit", 4, 4, (f"1 - max(herald:{name}:bad_ratio30d{{@R}})", ""), rising=[(1 - target, GREEN)], decimals=3,
+            "percentunit", 4, 8, (f"1 - max(herald:{name}:bad_ratio30d{{@R}})", ""), rising=[(1 - target, GREEN)], decimals=3,
             runbooks=alerts,
         )
         yield panel(
             "stat", f"{title}: budget left", "What is left of the errors that 30 days may have. Below 0 the objective is missed.",
-            "percentunit", 4, 4, (f"1 - max(herald:{name}:bad_ratio30d{{@R}}) / {target}", ""),
+            "percentunit", 4, 8, (f"1 - max(herald:{name}:bad_ratio30d{{@R}}) / {target}", ""),
             rising=[(0, YELLOW), (0.25, GREEN)], decimals=1,
         )
         yield panel(

@@ -13,9 +13,14 @@
 )]
 
 mod dashboards;
+mod drill;
 mod files;
+mod prometheus;
 mod promtool;
+mod proof;
 mod rules;
 mod runbooks;
+mod speed;
 #[path = "../support/mod.rs"]
 mod support;
+mod traffic;
