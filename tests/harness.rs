@@ -1,16 +1,20 @@
 //! The kit itself, on real parts: what the other tests rely on.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use herald::core::record::{Header, Offset, Partition};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::gateway::{Answer, Gateway};
 use crate::support::kafka::{self, Broker, NewRecord};
 use crate::support::order_service::OrderService;
+use crate::support::proxy::{Mode, Proxy};
 use crate::support::worker::http_client;
 use crate::support::{World, orders, postgres, unique};
 
@@ -155,4 +159,33 @@ async fn the_verdict_on_a_world_compares_what_was_produced_with_what_arrived() {
     let verdict = world.verdict();
     assert_eq!(verdict.lost, BTreeSet::from([("2".to_owned(), "ORDER_CREATED".to_owned())]));
     assert!(verdict.repeated.is_empty() && verdict.unknown.is_empty());
+}
+
+#[tokio::test]
+async fn a_proxy_passes_holds_back_answers_and_cuts() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let proxy = Proxy::start(server.local_addr().unwrap()).await;
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    let (mut accepted, _) = server.accept().await.unwrap();
+    let (mut asked, mut answered) = ([0; 3], [0; 3]);
+    client.write_all(b"one").await.unwrap();
+    accepted.read_exact(&mut asked).await.unwrap();
+    accepted.write_all(b"ONE").await.unwrap();
+    client.read_exact(&mut answered).await.unwrap();
+    assert_eq!((&asked, &answered), (b"one", b"ONE"));
+
+    proxy.set(Mode::Mute);
+    client.write_all(b"two").await.unwrap();
+    accepted.read_exact(&mut asked).await.unwrap();
+    accepted.write_all(b"TWO").await.unwrap();
+    let silence = tokio::time::timeout(Duration::from_millis(200), client.read_exact(&mut answered)).await;
+    assert!(silence.is_err(), "the answer came through");
+    proxy.set(Mode::Pass);
+    client.read_exact(&mut answered).await.unwrap();
+    assert_eq!((&asked, &answered), (b"two", b"TWO"));
+
+    proxy.set(Mode::Cut);
+    assert!(client.read_exact(&mut answered).await.is_err(), "the connection is still open");
+    let mut refused = TcpStream::connect(proxy.address()).await.unwrap();
+    assert!(refused.read_exact(&mut answered).await.is_err(), "a new connection was let through");
 }
