@@ -213,7 +213,9 @@ async fn each_drill_raises_its_alert_and_no_other_and_every_panel_and_rule_finds
     let (mut server, url) = postgres::private().await;
     let mut broker = Broker::private().await;
     let world = World::with_partitions(2).await;
-    let without_postgres = world.worker().with("DATABASE_URL", &url);
+    // A statement waits this long before it is an outage. By the rules' clock the default of 10 s would be five minutes, in which a
+    // partition that stands still is told before its cause.
+    let without_postgres = world.worker().with("DATABASE_URL", &url).with("HERALD_DATABASE__STATEMENT_TIMEOUT", "1s");
     let postgres = Drill::with("herald-postgres", world, &without_postgres, 1).await;
     let world = World::on(broker.clone(), 2).await;
     let without_kafka = world.worker();
