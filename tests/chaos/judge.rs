@@ -83,6 +83,8 @@ pub struct Numbers {
     pub requests: usize,
     pub dead: BTreeMap<&'static str, usize>,
     pub letters_published_again: usize,
+    /// Copies that the producer itself wrote, of orders that end as dead letters.
+    pub written_twice: usize,
     /// Letters that the DLQ topic has as a pointer to their row.
     pub pointers: usize,
     /// Accepted once more, with the same key, for a reason that the chronicle knows.

@@ -2,20 +2,45 @@
 
 use std::collections::BTreeMap;
 
+use herald::core::failure::Reason;
 use herald::core::record::{Coordinates, Offset, Partition, Record};
 
 use super::{Check, Evidence, Known, Verdict};
 use crate::content::Fate;
+use crate::support::oracle::Identity;
 
 pub fn judge(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
     let mut expected: BTreeMap<Coordinates, (&Record, &'static str)> = BTreeMap::new();
-    for Known { record, planned } in known {
-        if let Fate::Dead(reason) = planned.fate {
-            expected.insert(record.coordinates, (record, reason.as_str()));
+    let dead = known.iter().filter_map(|known| match known.planned.fate {
+        Fate::Dead(reason) => Some((known, reason.as_str())),
+        Fate::Notified | Fate::Ignored => None,
+    });
+    for (Known { record, planned }, reason) in dead {
+        let ended_with_another = planned.fate != Fate::Dead(Reason::Conflict)
+            && planned.identity.as_ref().is_some_and(|identity| is_duplicate(evidence, known, record, identity));
+        if ended_with_another {
+            verdict.numbers.written_twice += 1;
+        } else {
+            expected.insert(record.coordinates, (record, reason));
         }
     }
     judge_rows(evidence, &expected, verdict);
     judge_published(evidence, &expected, verdict);
+}
+
+/// The producer wrote the event twice, since an answer was lost; this copy found the other parked, and ended as its duplicate. It has
+/// no letter of its own, and the other one has.
+fn is_duplicate(evidence: &Evidence, known: &[Known<'_>], record: &Record, identity: &Identity) -> bool {
+    let has_letter = |coordinates: Coordinates| {
+        evidence
+            .letters
+            .iter()
+            .any(|row| (row.kpartition, row.koffset) == (coordinates.partition.0, coordinates.offset.0))
+    };
+    let mut others = known.iter().filter(|other| {
+        other.planned.identity.as_ref() == Some(identity) && other.record.coordinates != record.coordinates
+    });
+    !has_letter(record.coordinates) && others.any(|other| has_letter(other.record.coordinates))
 }
 
 fn judge_rows(evidence: &Evidence, expected: &BTreeMap<Coordinates, (&Record, &'static str)>, verdict: &mut Verdict) {
