@@ -16,9 +16,11 @@
 )]
 
 mod answers;
+mod architecture;
 mod at_most_once;
 mod back_pressure;
-mod architecture;
+mod bad_input;
+mod breaker;
 mod configuration;
 mod crash;
 mod crash_loop;
@@ -34,6 +36,7 @@ mod notification;
 mod odd_records;
 mod operations;
 mod outages;
+mod parking;
 mod preflight;
 mod redelivery;
 mod refusals;

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use sqlx::PgPool;
 
 use crate::support::gateway::Answer;
@@ -31,19 +30,6 @@ async fn wait_accepted(world: &World, count: usize) {
         if accepted >= count { Ok(()) } else { Err(format!("{accepted} are")) }
     })
     .await;
-}
-
-async fn wait_unready(worker: &Worker, expected: &str) {
-    wait_until(&format!("the worker is not ready: {expected}"), EVENTUALLY, async || {
-        let (status, body) = worker.get("/readyz").await.map_err(|error| error.to_string())?;
-        let answer: Value = serde_json::from_str(&body).unwrap();
-        let mut reasons = answer["reasons"].as_array().unwrap().iter();
-        let is_expected = status == 503 && reasons.any(|reason| reason["reason"] == expected);
-        if is_expected { Ok(()) } else { Err(format!("{status} {body}")) }
-    })
-    .await;
-    let (status, body) = worker.get("/livez").await.unwrap();
-    assert_eq!(status, 200, "{body}");
 }
 
 /// Every order was notified once, at its first attempt, and everything that was polled is accounted for.
@@ -77,7 +63,7 @@ async fn orders_are_notified_once_each_although_postgres_crashes_while_they_are_
     server.crash().unwrap();
     produce(&mut world, 600..700).await;
     world.kafka.produce(&world.topic, vec![NewRecord::of("poison")]).await;
-    wait_unready(&worker, "postgres").await;
+    worker.wait_unready("postgres").await;
     assert!(worker.metrics().await.sum("herald_ledger_batches_held_total", &[]) > 0.0);
 
     server.restart().await.unwrap();
@@ -103,7 +89,7 @@ async fn a_worker_that_was_idle_when_postgres_went_goes_on_when_it_is_back() {
     let worker = one_attempt(&world).with("DATABASE_URL", &url).start().await;
     server.crash().unwrap();
     produce(&mut world, 0..10).await;
-    wait_unready(&worker, "postgres").await;
+    worker.wait_unready("postgres").await;
     assert!(world.gateway.requests().is_empty(), "nothing is sent that no claim protects");
     server.restart().await.unwrap();
     world.all_committed().await;
@@ -118,7 +104,7 @@ async fn a_gateway_that_is_down_for_a_while_spends_no_attempt() {
     world.all_committed().await;
     world.gateway.down().await;
     produce(&mut world, 20..60).await;
-    wait_unready(&worker, "breaker").await;
+    worker.wait_unready("breaker").await;
     worker.wait_for_metric("herald_records_in_flight", &[], 40.0).await;
     assert!(worker.metrics().await.sum("herald_deliveries_held_total", &[]) >= 1.0);
     world.gateway.up().await;
@@ -132,7 +118,7 @@ async fn a_gateway_that_refuses_our_credentials_for_a_while_spends_no_attempt() 
     let worker = one_attempt(&world).start().await;
     world.gateway.answer(Answer::status(401));
     produce(&mut world, 0..30).await;
-    wait_unready(&worker, "breaker").await;
+    worker.wait_unready("breaker").await;
     wait_until("probes were refused as well", EVENTUALLY, async || {
         let held = worker.metrics().await.sum("herald_deliveries_held_total", &[]);
         if held >= 8.0 { Ok(()) } else { Err(format!("{held} deliveries were held")) }
@@ -155,7 +141,7 @@ async fn requests_cut_off_when_the_gateway_goes_are_sent_again_with_the_same_key
     })
     .await;
     world.gateway.down().await;
-    wait_unready(&worker, "breaker").await;
+    worker.wait_unready("breaker").await;
     world.gateway.answer(Answer::ok());
     world.gateway.up().await;
     world.all_committed().await;
@@ -181,7 +167,7 @@ async fn a_worker_that_cannot_take_its_partitions_over_because_postgres_is_gone_
     server.crash().unwrap();
     owning.kill9().await;
     waiting.wait_for_metric("herald_consumer_assigned_partitions", &[], 1.0).await;
-    wait_unready(&waiting, "postgres").await;
+    waiting.wait_unready("postgres").await;
     server.restart().await.unwrap();
     produce(&mut world, 0..10).await;
     world.all_committed().await;
@@ -198,7 +184,7 @@ async fn a_worker_that_lost_its_partitions_is_not_held_unready_by_what_they_wait
     world.kafka.produce(&world.topic, vec![NewRecord::of("poison")]).await;
     produce(&mut world, 0..3).await;
     for reason in ["breaker", "dlq"] {
-        wait_unready(&frozen, reason).await;
+        frozen.wait_unready(reason).await;
     }
     frozen.sigstop();
     world.kafka.create_topic(&world.dlq_topic, 1).await;

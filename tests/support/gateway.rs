@@ -69,6 +69,11 @@ impl Gateway {
         self.shared.script.lock().unwrap().next_for(order_id, answers);
     }
 
+    /// What was meant for the next requests for an order is not answered any more.
+    pub fn forget_next(&self) {
+        self.shared.script.lock().unwrap().forget_next();
+    }
+
     /// All requests for this order get this answer once its next answers are used up.
     pub fn always_answer_order(&self, order_id: &str, answer: Answer) {
         self.shared.script.lock().unwrap().always_for(order_id, answer);

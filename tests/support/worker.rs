@@ -9,6 +9,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use herald::supervised::{Options, Signal, Supervised};
+use serde_json::Value;
 
 use super::ports;
 use super::wait::{EVENTUALLY, SOON, blocking, equal, wait_until};
@@ -174,6 +175,20 @@ impl Worker {
                 .map_err(|difference| format!("{difference}\n{}", tail(&self.log)))
         })
         .await;
+    }
+
+    /// Waits until the worker says that it is not ready for this reason, perhaps among others. It is alive all the same.
+    pub async fn wait_unready(&self, expected: &str) {
+        wait_until(&format!("the worker is not ready: {expected}"), EVENTUALLY, async || {
+            let (status, body) = self.get("/readyz").await.map_err(|error| error.to_string())?;
+            let answer: Value = serde_json::from_str(&body).unwrap();
+            let mut reasons = answer["reasons"].as_array().unwrap().iter();
+            let is_expected = status == 503 && reasons.any(|reason| reason["reason"] == expected);
+            if is_expected { Ok(()) } else { Err(format!("{status} {body}")) }
+        })
+        .await;
+        let (status, body) = self.get("/livez").await.unwrap();
+        assert_eq!(status, 200, "{body}");
     }
 
     /// I7: every polled record has ended one way or is in flight.

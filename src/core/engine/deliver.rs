@@ -196,7 +196,10 @@ impl Engine {
             FailureClass::Unknown => None,
         };
         entry.outages = 0;
-        entry.spend_attempt(now, class.as_str(), &error);
+        // Of a probe the channel is known to be away: its answer blames no record.
+        if !was_probe {
+            entry.spend_attempt(now, class.as_str(), &error);
+        }
         let attempt = entry.attempts;
         let record = entry.name(ticket);
         let is_exhausted = self.has_spent_its_attempts(ticket);

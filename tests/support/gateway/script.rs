@@ -78,6 +78,10 @@ impl Script {
         queue.extend(answers);
     }
 
+    pub(super) fn forget_next(&mut self) {
+        self.next.clear();
+    }
+
     pub(super) fn always_for(&mut self, order_id: &str, answer: Answer) {
         self.always.insert(order_id.to_owned(), answer);
     }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use herald::core::record::{Coordinates, Header, Offset, Partition, Record, Timestamp};
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -85,6 +87,20 @@ impl Kafka {
     /// Whatever becomes of it: for cleaning up.
     pub async fn delete_topic_if_there(&self, name: &str) {
         let _ = self.admin().delete_topics(&[name], &AdminOptions::new()).await;
+    }
+
+    /// Adds partitions to a topic, up to this many.
+    pub async fn grow_topic(&self, name: &str, partitions: usize) {
+        let growth = NewPartitions::new(name, partitions);
+        let results = self.admin().create_partitions([&growth], &AdminOptions::new()).await.unwrap();
+        for result in results {
+            result.unwrap();
+        }
+        wait_until("the topic has its partitions", SOON, async || match self.try_end_offsets(name).await {
+            Ok(offsets) if offsets.len() == partitions => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
     }
 
     /// Sets the topic's configuration to these settings and no other.

@@ -5,6 +5,7 @@
 
 mod evidence;
 mod loads;
+mod outage;
 mod parking;
 mod simulation;
 mod starts;

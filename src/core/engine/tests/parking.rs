@@ -76,7 +76,9 @@ impl Bench {
         match effect {
             Effect::Claim(_) if self.is_ledger_away => return away(Operation::Claim),
             Effect::Start(_) if self.is_ledger_away => return away(Operation::Start),
+            Effect::Done(_) if self.is_ledger_away => return away(Operation::Done),
             Effect::Park(_) if self.is_ledger_away => return away(Operation::Park),
+            Effect::Dead(_) if self.is_ledger_away => return away(Operation::Dead),
             Effect::LoadParked(_) if self.is_ledger_away => return away(Operation::LoadParked),
             Effect::Claim(batch) => {
                 let found = batch.iter().filter_map(|claim| Some((claim.ticket, tables.claim(claim)?))).collect();
@@ -254,65 +256,6 @@ fn a_dead_key_drains_instead_of_clogging() {
     assert_eq!(dead.iter().map(|(offset, ..)| *offset).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
     assert_eq!(dead[0].2, 3);
     assert!(dead[1..].iter().all(|(_, _, attempts)| *attempts <= 2), "{dead:?}");
-}
-
-/// Two hours of an outage, in simulated time.
-fn outage(class: FailureClass) -> Bench {
-    let mut bench = Bench::new(|config| {
-        config.breaker.outages = 5;
-        config.park_after = Duration::from_secs(30);
-        config.max_attempts = 5;
-    });
-    let records =
-        (0..100).flat_map(|key: i64| [order(P0, key * 2, key.unsigned_abs()), paid(key * 2 + 1, key.unsigned_abs())]);
-    bench.poll(records.collect());
-    let end = bench.now + Duration::from_hours(2);
-    let mut tried = 0;
-    while bench.now < end {
-        while !bench.running.is_empty() {
-            bench.answer(fails(class));
-            tried += 1;
-        }
-        bench.wait(Duration::from_secs(1));
-    }
-    assert!(tried < 1_000, "{tried} tries in two hours");
-    // One that has not been tried is enough to try with.
-    bench.poll(vec![order(P0, 200, 9_999)]);
-    assert_eq!(bench.engine.stats().paused, Some(PauseCause::Breaker));
-    assert!(bench.dead().is_empty());
-    bench
-}
-
-fn deliver_the_rest(mut bench: Bench) -> (Vec<i64>, u32) {
-    let (mut offsets, mut most_attempts) = (Vec::new(), 0);
-    while offsets.len() < 201 {
-        let (offset, attempt) = bench.answer_next(Ok(()));
-        offsets.push(offset);
-        most_attempts = most_attempts.max(attempt);
-    }
-    assert_eq!((bench.stored, bench.tables.parked.len()), (201, 0));
-    assert!(bench.dead().is_empty());
-    (offsets, most_attempts)
-}
-
-fn assert_in_key_order(offsets: &[i64]) {
-    for key in 0..100 {
-        let place = |offset| offsets.iter().position(|other| *other == offset).unwrap();
-        assert!(place(key * 2) < place(key * 2 + 1), "key {key}");
-    }
-}
-
-#[test]
-fn after_two_hours_without_a_gateway_everything_is_delivered_in_key_order_and_no_attempt_was_spent() {
-    let (offsets, most_attempts) = deliver_the_rest(outage(FailureClass::Outage));
-    assert_in_key_order(&offsets);
-    assert_eq!(most_attempts, 1);
-}
-
-#[test]
-fn after_two_hours_of_errors_for_everybody_everything_is_delivered_in_key_order() {
-    let (offsets, _) = deliver_the_rest(outage(TRANSIENT));
-    assert_in_key_order(&offsets);
 }
 
 #[test]

@@ -1,0 +1,254 @@
+//! Retries that are far away wait in Postgres: their partition goes on, the records of their key wait behind them in order, and
+//! whoever owns the partition by then delivers them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::gateway::{Answer, Request};
+use crate::support::letters::rows;
+use crate::support::wait::{EVENTUALLY, wait_until};
+use crate::support::worker::{Worker, WorkerSetup};
+use crate::support::{World, orders};
+
+const EVENT_TYPES: [&str; 4] = ["ORDER_CREATED", "ORDER_PAID", "ORDER_SHIPPED", "ORDER_CLOSED"];
+/// All but the last.
+const LIFE: [&str; 3] = ["ORDER_CREATED", "ORDER_PAID", "ORDER_SHIPPED"];
+
+/// A worker that is missed soon when it is killed.
+fn setup(world: &World) -> WorkerSetup {
+    world
+        .worker()
+        .with("HERALD_NOTIFICATION__EVENT_TYPES", &EVENT_TYPES.join(","))
+        .with("HERALD_KAFKA__SESSION_TIMEOUT", "2s")
+        .with("HERALD_RETRY__PARK_AFTER", "1s")
+}
+
+/// Come back in so many seconds.
+fn later(seconds: u64) -> Answer {
+    Answer::status(503).retry_after(&seconds.to_string())
+}
+
+fn life(order_ids: impl Iterator<Item = u64>) -> Vec<Value> {
+    order_ids.flat_map(|id| LIFE.map(|kind| orders::event(kind, id))).collect()
+}
+
+fn count(records: u64) -> f64 {
+    f64::from(u32::try_from(records).unwrap())
+}
+
+/// The time from the answer to the first request for this order to the next request.
+fn first_wait(world: &World, order_id: u64) -> Duration {
+    let requests = world.gateway.requests_for(&order_id.to_string());
+    requests[1].received.duration_since(requests[0].answered.unwrap())
+}
+
+async fn assert_all_is_told(world: &World, worker: &Worker) {
+    world.parked_when(0).await;
+    world.all_committed().await;
+    let verdict = world.verdict();
+    assert!(verdict.is_clean(), "{verdict:?}\n{}", worker.log());
+    worker.assert_accounting_closes().await;
+}
+
+#[tokio::test]
+async fn a_record_told_to_wait_a_minute_is_parked_with_those_behind_it_and_its_partition_goes_on() {
+    let mut world = World::with_partitions(1).await;
+    world.gateway.answer_order("1", [later(60)]);
+    let events =
+        life(1..2).into_iter().chain((100..150).map(orders::created)).chain([orders::event("ORDER_CLOSED", 1)]);
+    world.produce(&events.collect::<Vec<_>>()).await;
+    // With the default of `retry.park_after`, which is half a minute.
+    let worker = world.worker().with("HERALD_NOTIFICATION__EVENT_TYPES", &EVENT_TYPES.join(",")).start().await;
+    world.all_committed().await;
+    let parked = world.parked_when(4).await;
+    let kinds: Vec<_> = parked.iter().map(|row| (&*row.order_id, &*row.event_type, row.attempts)).collect();
+    let expected: Vec<_> = EVENT_TYPES.iter().map(|kind| ("1", *kind, i32::from(*kind == "ORDER_CREATED"))).collect();
+    assert_eq!(kinds, expected);
+    assert_eq!(world.gateway.accepted(), 50, "healthy keys are not held up");
+    worker.wait_for_metric("herald_records_total", &[("outcome", "parked")], 4.0).await;
+    worker.wait_for_metric("herald_retries_scheduled_total", &[("where", "parked")], 1.0).await;
+    worker.wait_for_metric("herald_records_in_flight", &[], 0.0).await;
+    worker.wait_for_metric("herald_parked_records", &[("kind", "retry")], 4.0).await;
+    worker.wait_for_metric("herald_parked_keys", &[], 1.0).await;
+
+    // Later records of the key, and of others.
+    world.produce(&[orders::created(150), orders::created(151)]).await;
+    assert_all_is_told(&world, &worker).await;
+    let waited = first_wait(&world, 1);
+    assert!(waited >= Duration::from_mins(1), "{waited:?}");
+    assert_eq!(world.gateway.requests_for("1").len(), 5);
+    worker.wait_for_metric("herald_parked_settled_total", &[("outcome", "notified")], 4.0).await;
+    worker.wait_for_metric("herald_parked_records", &[], 0.0).await;
+}
+
+/// Five keys are parked in two partitions when the worker ends; the next one goes on with them.
+async fn parked_records_survive(end: impl AsyncFnOnce(&mut Worker)) {
+    const WAIT: u64 = 12;
+    let mut world = World::with_partitions(2).await;
+    for order_id in 0..5 {
+        world.gateway.answer_order(&order_id.to_string(), [later(WAIT)]);
+    }
+    // Its attempts before and after are two together, and two are all it has.
+    world.gateway.answer_order("4", [Answer::status(500)]);
+    let setup = setup(&world).with("HERALD_RETRY__MAX_ATTEMPTS", "2");
+    let mut first = setup.start().await;
+    world.produce_in(0, &life(0..2)).await;
+    world.produce_in(1, &life(2..5)).await;
+    world.produce(&(100..120).map(orders::created).collect::<Vec<_>>()).await;
+    let parked = world.parked_when(15).await;
+    world.all_committed().await;
+    end(&mut first).await;
+
+    let next = setup.start().await;
+    assert_eq!(world.parked().await, parked);
+    let closed = |order_id| orders::event("ORDER_CLOSED", order_id);
+    world.produce_in(0, &[closed(0), orders::created(120), closed(1)]).await;
+    world.produce_in(1, &[closed(2), closed(3)]).await;
+    // Until the last parked one is tried, so that there is evidence against it.
+    let mut healthy = 200;
+    wait_until("one is a dead letter", EVENTUALLY, async || {
+        world.produce(&[orders::created(healthy)]).await;
+        healthy += 1;
+        rows(&world.database.pool).await.pop().ok_or("none is")
+    })
+    .await;
+    world.parked_when(0).await;
+    world.all_committed().await;
+
+    let mut verdict = world.verdict();
+    assert_eq!(verdict.lost.pop_first(), Some(("4".to_owned(), "ORDER_CREATED".to_owned())));
+    assert!(verdict.is_clean(), "{verdict:?}\n{}", next.log());
+    for order_id in 0..5 {
+        let waited = first_wait(&world, order_id);
+        assert!(waited >= Duration::from_secs(WAIT), "order {order_id} came back after {waited:?}");
+    }
+    let letters = rows(&world.database.pool).await;
+    assert_eq!((&*letters[0].order_id, &*letters[0].reason, letters[0].attempts), ("4", "exhausted", 2));
+    next.assert_accounting_closes().await;
+}
+
+#[tokio::test]
+async fn parked_records_their_attempts_and_their_due_times_survive_a_restart() {
+    parked_records_survive(async |worker| {
+        worker.sigterm();
+        assert_eq!(worker.wait_exit(EVENTUALLY).await, 0, "{}", worker.log());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn parked_records_their_attempts_and_their_due_times_survive_a_kill() {
+    parked_records_survive(async |worker| worker.kill9().await).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_gets_a_partition_gets_its_parked_records_with_it() {
+    let mut world = World::with_partitions(2).await;
+    for order_id in 0..6 {
+        world.gateway.answer_order(&order_id.to_string(), [later(12)]);
+    }
+    let setup = setup(&world);
+    let first = setup.start().await;
+    world.produce_in(0, &life(0..3)).await;
+    world.produce_in(1, &life(3..6)).await;
+    world.parked_when(18).await;
+    let second = setup.start().await;
+    world.shared_equally(&[&first, &second]).await;
+    assert_eq!(world.parked().await.len(), 18, "they were due before the partition changed hands");
+    // One record of a parked key for the new owner to hold back.
+    world.produce_in(0, &[orders::event("ORDER_CLOSED", 0)]).await;
+    world.produce_in(1, &[orders::event("ORDER_CLOSED", 3)]).await;
+    for worker in [&first, &second] {
+        assert_all_is_told(&world, worker).await;
+        worker.wait_for_metric("herald_parked_settled_total", &[("outcome", "notified")], 10.0).await;
+    }
+}
+
+#[tokio::test]
+async fn when_partitions_are_added_parked_records_stay_where_they_are_and_copies_elsewhere_are_duplicates() {
+    let mut world = World::with_partitions(1).await;
+    let mut worker =
+        setup(&world).with("HERALD_KAFKA__OPTIONS__TOPIC_METADATA_REFRESH_INTERVAL_MS", "500").start().await;
+    for order_id in ["1", "2"] {
+        world.gateway.answer_order(order_id, [later(20)]);
+    }
+    world.produce_in(0, &life(1..3)).await;
+    world.parked_when(6).await;
+    world.kafka.grow_topic(&world.topic, 3).await;
+    worker.wait_for_metric("herald_consumer_assigned_partitions", &[], 3.0).await;
+
+    // A producer that hashes keys has moved order 1. Its copy is known, and parked already; its next event is first in the lane of
+    // another partition, and passes those that are parked in the old one.
+    world.produce_in(1, &[orders::created(1), orders::event("ORDER_CLOSED", 1)]).await;
+    world.produce_in(0, &[orders::event("ORDER_CLOSED", 2)]).await;
+    world.produce_in(2, &(100..110).map(orders::created).collect::<Vec<_>>()).await;
+    world.all_committed().await;
+    worker.wait_for_metric("herald_records_total", &[("outcome", "duplicate")], 1.0).await;
+    let closed = |request: &Request| request.event_type() == "ORDER_CLOSED";
+    assert!(world.gateway.requests_for("1").iter().any(closed), "the key of another partition waits for nobody");
+    assert!(!world.gateway.requests_for("2").iter().any(closed), "the key of this partition waits");
+    assert!(world.parked().await.iter().all(|row| row.kpartition == 0));
+
+    // And a restart finds all of it with three partitions.
+    worker.kill9().await;
+    let next = setup(&world).start().await;
+    assert_all_is_told(&world, &next).await;
+    assert!(first_wait(&world, 2) >= Duration::from_secs(20));
+}
+
+/// Whether both partitions are paused because too much is parked; says no when all was fetched and has ended.
+async fn fetched_or_paused(worker: &Worker, produced: u64) -> bool {
+    wait_until("everything is fetched, or nothing more is", EVENTUALLY, async || {
+        let metrics = worker.metrics().await;
+        let sum = |name| metrics.sum(name, &[]);
+        let paused = metrics.sum("herald_consumer_paused_partitions", &[("cause", "parked_limit")]);
+        let (polled, held) = (sum("herald_records_polled_total"), sum("herald_records_in_flight"));
+        let is_fetched = polled >= count(produced) && held < 1.0;
+        if paused >= 2.0 || is_fetched { Ok(paused >= 2.0) } else { Err(format!("{polled} fetched, {held} held")) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn over_the_limit_of_parked_records_partitions_pause_and_they_resume_when_it_has_shrunk() {
+    const LIMIT: usize = 1_000;
+    const AT_ONCE: u64 = 400;
+    let mut world = World::with_partitions(2).await;
+    // Half of the orders are told to come back, so that the channel counts as working.
+    for order_id in (0..10_000).step_by(2) {
+        world.gateway.answer_order(&u64::to_string(&order_id), [later(3_600)]);
+    }
+    let setup = setup(&world)
+        .with("HERALD_LIMITS__PARKED_RECORDS", &LIMIT.to_string())
+        .with("HERALD_BREAKER__FAILING_PERCENT", "100");
+    let mut worker = setup.start().await;
+    let mut produced = 0;
+    let mut is_paused = false;
+    while !is_paused {
+        let events: Vec<_> = (produced..produced + AT_ONCE).map(orders::created).collect();
+        produced += AT_ONCE;
+        world.produce_evenly(&events).await;
+        is_paused = fetched_or_paused(&worker, produced).await;
+    }
+    worker.wait_for_metric("herald_records_in_flight", &[], 0.0).await;
+    let parked = world.parked().await;
+    assert!(parked.len() > LIMIT && parked.len() <= LIMIT + 200, "{} are parked", parked.len());
+    // What comes now stays in the topic.
+    let polled = worker.metrics().await.sum("herald_records_polled_total", &[]);
+    world.produce_evenly(&(10_000..11_000).map(orders::created).collect::<Vec<_>>()).await;
+    let left = count(produced) + 1_000.0 - polled;
+    worker.wait_for_metric("herald_consumer_lag_records", &[], left).await;
+    worker.wait_for_metric("herald_records_polled_total", &[], polled).await;
+    assert_eq!(world.parked().await, parked);
+    worker.wait_ready().await;
+
+    // The hour is over.
+    worker.kill9().await;
+    world.gateway.forget_next();
+    sqlx::raw_sql("UPDATE parked_events SET due_at = now()").execute(&world.database.pool).await.unwrap();
+    let next = setup.start().await;
+    assert_all_is_told(&world, &next).await;
+    next.wait_for_metric("herald_consumer_paused_partitions", &[], 0.0).await;
+    assert_eq!(rows(&world.database.pool).await.len(), 0);
+}
