@@ -26,6 +26,11 @@ model: ## the engine against naive models of Kafka and the ledger, at random: ma
 	@scripts/setup --build
 	$(if $(SEED),HERALD_MODEL_SEED=$(SEED),HERALD_MODEL_STEPS=$(or $(STEPS),1000000)) cargo test --release --locked --lib -- simulation --nocapture
 
+.PHONY: fuzz
+fuzz: ## records and configurations damaged by chance, each for SECONDS=60: none may panic, block or be left without an outcome
+	@scripts/setup --build
+	HERALD_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked --test behaviour -- --nocapture of_the_corpus
+
 bench: ## the worker's speed against that of the bare ledger: docs/benchmarks.md
 	@scripts/setup
 	-cargo bench --locked --bench end_to_end -- $(ARGS)

@@ -1,10 +1,13 @@
 //! Whatever a record holds, it ends one way, is kept byte for byte when it is a dead letter, and holds up no other.
 //!
-//! Here are the inputs of `fuzz/corpus` and what chance makes of them.
+//! Here are the inputs of `fuzz/corpus` and what chance makes of them: a few for each run, and `make fuzz SECONDS=600` for as long as one
+//! likes. Chance is not guided by what an input reaches: coverage needs a build of everything with other flags.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::panic::{RefUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use bytes::Bytes;
 use herald::config::Settings;
@@ -52,17 +55,35 @@ fn vary(bytes: &[u8], others: &[&[u8]], random: &mut fastrand::Rng) -> Vec<u8> {
     bytes
 }
 
-/// Calls with each input of the corpus and with what chance makes of it, always the same.
-fn for_all(target: &str, mut check: impl FnMut(&[u8])) {
+/// Calls with each input of the corpus and with what chance makes of it: always the same, or for as many seconds as
+/// `HERALD_FUZZ_SECONDS` says from another seed. An input that panics is kept in `.cache/fuzz`.
+fn for_all(target: &str, check: impl Fn(&[u8]) + RefUnwindSafe) {
     let corpus = corpus(target);
     let all: Vec<&[u8]> = corpus.values().map(Vec::as_slice).collect();
-    let mut random = fastrand::Rng::with_seed(4);
-    for bytes in corpus.values() {
-        check(bytes);
-        for _ in 0..VARIANTS {
-            check(&vary(bytes, &all, &mut random));
+    let seconds = env::var("HERALD_FUZZ_SECONDS").ok().map(|seconds| seconds.parse().expect("a number of seconds"));
+    let seed = if seconds.is_some() { fastrand::u64(..) } else { 4 };
+    let mut random = fastrand::Rng::with_seed(seed);
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or_default());
+    let mut inputs = 0;
+    while inputs == 0 || Instant::now() < end {
+        for bytes in &all {
+            try_one(target, bytes, &check);
+            for _ in 0..VARIANTS {
+                try_one(target, &vary(bytes, &all, &mut random), &check);
+            }
+            inputs += 1 + VARIANTS;
         }
     }
+    println!("{target}: {inputs} inputs from seed {seed}, none failed");
+}
+
+fn try_one(target: &str, bytes: &[u8], check: &(impl Fn(&[u8]) + RefUnwindSafe)) {
+    let Err(panic) = catch_unwind(|| check(bytes)) else { return };
+    let path = repository().join(format!(".cache/fuzz/{target}-{}", bytes.len()));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, bytes).unwrap();
+    eprintln!("this input fails: {}; it belongs into fuzz/corpus/{target}", path.display());
+    resume_unwind(panic);
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod dead_letters;
 mod dlq_topic;
 mod fence;
 mod freeze;
+mod guarantees;
 mod harness;
 mod joining_and_leaving;
 mod ledger;

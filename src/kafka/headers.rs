@@ -210,4 +210,18 @@ mod tests {
     fn a_name_that_holds_nul_is_read_up_to_it() {
         assert_eq!(round_trip(&[header(b"a\0b", Some(b"v"))]), [header(b"a", Some(b"v"))]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_headers_pass_librdkafka_but_for_what_follows_nul_in_a_name(headers: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+            let of = |name: &[u8], value: Option<&Vec<u8>>| Header {
+                name: Bytes::copy_from_slice(name),
+                value: value.map(|value| Bytes::copy_from_slice(value)),
+            };
+            let whole: Vec<Header> = headers.iter().map(|(name, value)| of(name, value.as_ref())).collect();
+            let up_to_nul = |name: &[u8]| name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+            let expected = headers.iter().map(|(name, value)| of(&name[..up_to_nul(name)], value.as_ref()));
+            proptest::prop_assert_eq!(round_trip(&whole), expected.collect::<Vec<_>>());
+        }
+    }
 }

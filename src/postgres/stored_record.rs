@@ -142,6 +142,17 @@ mod tests {
 
     proptest! {
         #[test]
+        fn damaged_bytes_are_an_error_or_a_record(stored: Vec<u8>, tag in 0u8..40, length in 0u8..40) {
+            let mut framed = vec![tag << 3 | 2, length];
+            framed.extend_from_slice(&stored);
+            for bytes in [stored, framed] {
+                if let Ok(one) = decode(COORDINATES, bytes) {
+                    prop_assert_eq!(decode(COORDINATES, encode(&one)).unwrap(), one);
+                }
+            }
+        }
+
+        #[test]
         fn any_record_comes_back_as_it_went_in(
             timestamp: Option<i64>,
             key: Option<Vec<u8>>,
