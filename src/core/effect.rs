@@ -223,6 +223,13 @@ pub enum Report {
         /// From loaded to ended.
         duration: Duration,
     },
+    /// A record of a replay ended.
+    ReplayEnded {
+        record: RecordName,
+        outcome: Outcome,
+        /// From loaded to ended.
+        duration: Duration,
+    },
     /// Parked records that somebody else had settled.
     ParkedRemoved {
         count: u64,

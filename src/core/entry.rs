@@ -57,6 +57,8 @@ pub(super) enum Origin {
     },
     /// Out of `parked_events`, where it stays until it has ended.
     Parked,
+    /// The same, of a replay: for itself, and without order.
+    Replayed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +166,10 @@ impl Entry {
     }
 
     pub(super) fn is_parked(&self) -> bool {
-        self.origin == Origin::Parked
+        match self.origin {
+            Origin::Polled { .. } => false,
+            Origin::Parked | Origin::Replayed => true,
+        }
     }
 
     /// Given up on because of starts that did not finish: each was an attempt.

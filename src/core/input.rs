@@ -39,6 +39,8 @@ pub enum Input {
     Parked { parked: Vec<Ticket> },
     /// What is parked under the keys that were asked for. A key that is missing was fenced.
     ParkedLoaded { lanes: Vec<LoadedLane> },
+    /// Records of replays that are due, each for itself.
+    ReplaysLoaded { replays: Vec<ReplayRow> },
     /// The statement of the batch under way for this operation failed as a whole.
     LedgerFailed { operation: Operation, failure: LedgerFailure },
     /// Deliveries ended.
@@ -103,6 +105,15 @@ pub struct ParkedRow {
     /// Durable starts in a row that did not finish, as far as is known.
     pub starts: u16,
     pub first_failed_ago: Duration,
+}
+
+/// A record of a replay, out of `parked_events`.
+#[derive(Clone, Debug)]
+pub struct ReplayRow {
+    /// Of the ownership that it was read for.
+    pub epoch: Epoch,
+    pub key: LaneKey,
+    pub row: ParkedRow,
 }
 
 /// The ledger's row of an identity, as it is after a claim.

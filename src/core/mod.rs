@@ -8,6 +8,7 @@ pub mod key;
 pub mod event;
 pub mod decode;
 pub mod failure;
+pub mod replay;
 pub mod semantics;
 pub mod dead_letter;
 pub mod attempts;

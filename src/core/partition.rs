@@ -1,6 +1,6 @@
 //! One session of one partition: its watermark and its lanes.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::input::{Now, Raised, Ticket};
 use super::key::LaneKey;
@@ -25,6 +25,8 @@ pub(super) struct PartitionState {
     /// Records of this session that an owner before it had claimed.
     pub(super) claimed_before: usize,
     pub(super) parked: ParkedLanes,
+    /// Records of replays that are in memory.
+    pub(super) replayed: BTreeMap<Offset, Ticket>,
     /// Keys of which a record was exhausted: those behind it get one attempt each until one succeeds.
     exhausted: HashSet<LaneKey>,
     lanes: HashMap<LaneKey, VecDeque<Ticket>>,
@@ -52,6 +54,7 @@ impl PartitionState {
             settling: 0,
             claimed_before: 0,
             parked,
+            replayed: BTreeMap::new(),
             exhausted: HashSet::new(),
             lanes: HashMap::new(),
         }
@@ -73,7 +76,7 @@ impl PartitionState {
 
     /// All records of this session that are in memory and have not ended.
     pub(super) fn held(&self) -> impl Iterator<Item = Ticket> {
-        self.watermark.unfinished().chain(self.parked.in_memory())
+        self.watermark.unfinished().chain(self.parked.in_memory()).chain(self.replayed.values().copied())
     }
 
     pub(super) fn join_lane(&mut self, lane: LaneKey, ticket: Ticket) {

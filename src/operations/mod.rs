@@ -7,6 +7,7 @@
 //! | `listing` | groups, pages, counts, and one letter whole |
 //! | `order_path` | what one order went through |
 //! | `payload` | payloads as they are shown: exact, or masked |
+//! | `replay` | plan, execute, pause, resume, cancel |
 //! | `closing` | discard, restore |
 //! | `export`, `reindex` | dead letters out as lines, and back from the topic |
 //! | `audit` | who did what |
@@ -18,6 +19,7 @@ mod listing;
 mod order_path;
 mod payload;
 mod reindex;
+mod replay;
 mod selection;
 
 pub use closing::{CloseReason, Closing, Frozen};
@@ -26,6 +28,7 @@ pub use listing::{Page, Shown};
 pub use order_path::{OrderPath, PathStep};
 pub use payload::{Payload, Sight, hex};
 pub use reindex::Reindexed;
+pub use replay::{Plan, ReplayWish};
 pub use selection::Selection;
 
 use crate::config::{DeadLetters, Settings};

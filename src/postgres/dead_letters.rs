@@ -74,26 +74,40 @@ impl Postgres {
              unparked AS (
                DELETE FROM parked_events q USING moved m
                 WHERE q.consumer_group = $1 AND q.order_id = m.order_id AND q.event_type = m.event_type
-               RETURNING q.order_id, q.event_type, q.history),
+               RETURNING q.order_id, q.event_type, q.history, q.run_id),
+             replayed AS MATERIALIZED (
+               SELECT u.order_id, u.event_type, d.record FROM unparked u
+                 JOIN dead_letters d ON d.consumer_group = $1 AND d.order_id = u.order_id AND d.event_type = u.event_type
+                                    AND d.run_id = u.run_id AND d.state = 'replaying'),
              written AS (
                INSERT INTO dead_letters AS d (consumer_group, topic, kpartition, koffset, record, order_id, event_type,
                       reason, class, error, bug, attempts, first_failed_at, last_failed_at, failed_at, record_key, history)
-               SELECT $1, $2, i.kpartition, i.koffset, i.record, i.order_id, i.event_type,
+               SELECT $1, $2, i.kpartition, i.koffset, coalesce(p.record, i.record), i.order_id, i.event_type,
                       i.reason, i.class, i.error, i.bug, i.attempts,
                       clock_timestamp() - i.first_failed_ago * interval '1 second',
                       clock_timestamp() - i.last_failed_ago * interval '1 second', m.settled_at, i.record_key,
                       history_with(coalesce(u.history, '[]'), i.failures::jsonb)
                  FROM input i JOIN moved m USING (order_id, event_type) LEFT JOIN unparked u USING (order_id, event_type)
+                 LEFT JOIN replayed p USING (order_id, event_type)
                 ORDER BY i.order_id, i.event_type
                ON CONFLICT (consumer_group, topic, kpartition, koffset, digest) DO UPDATE
                SET order_id = excluded.order_id, event_type = excluded.event_type,
                    reason = excluded.reason, class = excluded.class, error = excluded.error, bug = excluded.bug,
-                   attempts = excluded.attempts, failures = d.failures + 1, state = 'open', closed_at = NULL,
+                   attempts = excluded.attempts, failures = d.failures + 1, closed_at = NULL,
+                   replays = d.replays + (d.state = 'replaying')::integer,
+                   state = coalesce((SELECT 'quarantined' FROM replays r
+                                      WHERE d.state = 'replaying' AND r.id = d.run_id AND d.replays + 1 >= r.replay_cap), 'open'),
                    first_failed_at = least(d.first_failed_at, excluded.first_failed_at),
                    last_failed_at = excluded.last_failed_at, failed_at = excluded.failed_at, published_at = NULL,
                    record_key = excluded.record_key, history = history_with(d.history, excluded.history),
                    closed_by = NULL, close_reason = NULL, close_note = NULL
-               WHERE d.failed_at <> excluded.failed_at)
+               WHERE d.failed_at <> excluded.failed_at
+               RETURNING d.id, d.state, d.error),
+             failed_again AS (
+               UPDATE replay_letters p
+                  SET state = 'ended', outcome = CASE w.state WHEN 'quarantined' THEN 'quarantined' ELSE 'dead_again' END,
+                      detail = w.error, ended_at = clock_timestamp()
+                 FROM written w WHERE p.dead_letter_id = w.id AND p.state = 'scheduled')
              SELECT order_id AS "order_id!", event_type AS "event_type!" FROM moved"#,
             &*self.group,
             &*self.topic,

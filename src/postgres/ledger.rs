@@ -201,14 +201,21 @@ impl Postgres {
                               WHERE q.consumer_group = $1 AND q.order_id = u.order_id AND q.event_type = u.event_type
                              OFFSET 0) parked))),
              resolved AS (
-               UPDATE dead_letters SET state = 'resolved', closed_at = clock_timestamp()
+               UPDATE dead_letters SET replays = replays + (state = 'replaying')::integer, state = 'resolved',
+                      closed_at = clock_timestamp()
                 WHERE id = ANY(ARRAY(
                       SELECT open.id FROM settled s CROSS JOIN LATERAL (
                              SELECT d.id FROM dead_letters d
                               WHERE d.consumer_group = $1 AND d.order_id = s.order_id AND d.event_type = s.event_type
                                 AND d.state IN ('open', 'replaying', 'quarantined') OFFSET 0) open
                        WHERE s.buried))
-                RETURNING order_id, event_type)
+                RETURNING id, order_id, event_type),
+             replayed AS (
+               UPDATE replay_letters SET state = 'ended', outcome = 'notified', ended_at = clock_timestamp()
+                WHERE ctid = ANY(ARRAY(
+                      SELECT p.ctid FROM resolved r CROSS JOIN LATERAL (
+                             SELECT x.ctid FROM replay_letters x
+                              WHERE x.dead_letter_id = r.id AND x.state = 'scheduled' OFFSET 0) p)))
              SELECT EXISTS (SELECT FROM settled s WHERE s.buried AND NOT EXISTS (
                     SELECT FROM resolved r WHERE (r.order_id, r.event_type) = (s.order_id, s.event_type))) AS "missed!""#,
             &*self.group,

@@ -19,6 +19,9 @@ mod parked;
 mod pool;
 mod preflight;
 mod prune;
+mod replay_prospects;
+mod replay_scheduling;
+mod replays;
 mod stored_record;
 mod text;
 
@@ -33,6 +36,10 @@ pub use migrations::MigrationError;
 pub use parked::ParkedFacts;
 pub use pool::{ConnectError, PoolFacts, Postgres};
 pub use preflight::PreflightFacts;
+pub use replay_prospects::{LetterProspect, Prospect};
+pub use replay_scheduling::{NextLetter, Scheduling};
+pub use replays::{PlannedLetter, Replay, ReplayState, ReplayTerms};
+pub use stored_record::encode as stored_form;
 
 /// Ten years at most: far beyond any retention, and no overflow of a timestamp.
 fn seconds(duration: std::time::Duration) -> f64 {

@@ -72,7 +72,7 @@ impl Postgres {
                       history_with('[]', i.failures::jsonb)
                  FROM input i JOIN moved m USING (order_id, event_type) ORDER BY i.order_id, i.event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
-               SET topic = excluded.topic, kpartition = excluded.kpartition, koffset = excluded.koffset,
+               SET loaded_at = NULL, topic = excluded.topic, kpartition = excluded.kpartition, koffset = excluded.koffset,
                    record = excluded.record, attempts = excluded.attempts, due_at = excluded.due_at,
                    last_error = excluded.last_error, key_hash = excluded.key_hash,
                    first_failed_at = excluded.first_failed_at,
@@ -355,6 +355,6 @@ impl<'a> ParkedColumns<'a> {
     }
 }
 
-fn wait(seconds: f64) -> Duration {
+pub(super) fn wait(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }

@@ -37,7 +37,9 @@ pub(super) struct DamagedRecord {
     source: prost::DecodeError,
 }
 
-pub(super) fn encode(record: &Record) -> Vec<u8> {
+/// The record as it is stored.
+#[must_use]
+pub fn encode(record: &Record) -> Vec<u8> {
     let stored = StoredRecord {
         timestamp: record.timestamp.map(|timestamp| timestamp.0),
         key: record.key.clone(),

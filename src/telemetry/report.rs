@@ -33,6 +33,12 @@ impl Telemetry {
                     series.age.observe(age(timestamp).as_secs_f64());
                 }
             }
+            Report::ReplayEnded { record, outcome, .. } => {
+                metrics.replays_total.with_label_values(&[outcome.as_str()]).inc();
+                if let (Outcome::Notified, Some(timestamp)) = (outcome, record.timestamp) {
+                    series.age.observe(age(timestamp).as_secs_f64());
+                }
+            }
             Report::ParkedRemoved { count } => {
                 let labels = [topic, Outcome::Duplicate.as_str()];
                 metrics.parked_settled_total.with_label_values(&labels).inc_by(*count);
@@ -73,6 +79,10 @@ impl Telemetry {
             Report::Ended { record, outcome, duration } => debug!(
                 topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
                 trace_id = record.trace_id(), outcome = outcome.as_str(), ?duration, "record ended"
+            ),
+            Report::ReplayEnded { record, outcome, duration } => debug!(
+                topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
+                trace_id = record.trace_id(), outcome = outcome.as_str(), ?duration, "replayed record ended"
             ),
             Report::ParkedEnded { record, outcome, duration } => debug!(
                 topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),

@@ -4,6 +4,7 @@
 mod gauges;
 mod ownership;
 mod publisher;
+mod replays;
 mod statements;
 mod stop;
 mod upkeep;
@@ -23,7 +24,7 @@ use crate::core::breaker::BreakerConfig;
 use crate::core::decode::Decoder;
 use crate::core::effect::{Effect, Effects, Report};
 use crate::core::engine::{Engine, EngineConfig};
-use crate::core::input::{Input, Now};
+use crate::core::input::{Input, Now, ReplayRow};
 use crate::core::record::{Offset, Partition};
 use crate::core::retry::Schedule;
 use crate::http::health::{Health, NotReady};
@@ -38,6 +39,7 @@ use crate::telemetry::events::{AttemptEnded, KafkaFailed, OffsetsCommitted, Offs
 use gauges::Shown;
 use ownership::Owned;
 use publisher::Publisher;
+use replays::Replays;
 use statements::Ledger;
 pub use stop::Ending;
 use stop::{Signals, Stop};
@@ -65,6 +67,8 @@ pub struct Parts {
 enum Answer {
     Input(Input),
     Raised(Vec<Owned>),
+    /// Replayed records that are due, or none when they could not be read.
+    Replays(Vec<ReplayRow>),
     Nothing,
 }
 
@@ -90,6 +94,8 @@ struct Worker {
     health: Arc<Health>,
     stop: Stop,
     shown: Shown,
+    /// When replays that are due are read again; none while they are being read.
+    replays_at: Option<Instant>,
 }
 
 /// Joins the group and works until a signal or a fatal error.
@@ -107,6 +113,13 @@ pub async fn run(parts: Parts) -> Ending {
     }
     let retention = parts.settings.dead_letters.retention;
     upkeep.spawn(upkeep::expire(parts.postgres.clone(), retention, Arc::clone(&parts.telemetry)));
+    let replays = Replays {
+        postgres: parts.postgres.clone(),
+        decoder: decoder(&parts.settings),
+        topic: parts.settings.kafka.topic.as_str().into(),
+        telemetry: Arc::clone(&parts.telemetry),
+    };
+    upkeep.spawn(replays.run());
     upkeep.spawn(upkeep::watch_postgres(parts.postgres.clone(), Arc::clone(&parts.telemetry)));
     let publisher = Publisher::start(
         parts.postgres.clone(),
@@ -132,15 +145,20 @@ pub async fn run(parts: Parts) -> Ending {
         health: parts.health,
         stop: Stop::default(),
         shown: Shown::default(),
+        replays_at: Some(Instant::now()),
         settings: parts.settings,
     };
     worker.work(events).await
 }
 
+fn decoder(settings: &Settings) -> Decoder {
+    Decoder::new(settings.notification.event_types.iter().map(String::as_str), settings.ordering.key)
+}
+
 fn engine_config(settings: &Settings) -> EngineConfig {
     EngineConfig {
         topic: settings.kafka.topic.as_str().into(),
-        decoder: Decoder::new(settings.notification.event_types.iter().map(String::as_str), settings.ordering.key),
+        decoder: decoder(settings),
         semantics: settings.notification.semantics,
         max_attempts: settings.retry.max_attempts,
         retry: Schedule::new(settings.retry.initial_backoff, settings.retry.max_backoff),
@@ -180,6 +198,7 @@ impl Worker {
                 () = tokio::time::sleep(wake) => self.tick(),
                 () = signals.next() => if self.begin_stop() { return Ending::at_once() },
             }
+            self.read_replays();
             self.perform().await;
             self.show(events.len());
             if self.is_drained() {
@@ -238,6 +257,7 @@ impl Worker {
             match answer {
                 Ok(Answer::Input(input)) => self.take_input(input),
                 Ok(Answer::Raised(owned)) => self.raised(owned).await,
+                Ok(Answer::Replays(rows)) => self.replays_read(rows),
                 // Statements catch their own panics, and nobody aborts them before the end.
                 Ok(Answer::Nothing) | Err(_) => {}
             }

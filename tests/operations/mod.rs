@@ -5,6 +5,7 @@ mod closing;
 mod expiry;
 mod order_path;
 mod reindexing;
+mod replaying;
 mod safety;
 mod seeing;
 mod speed;

@@ -105,6 +105,13 @@ impl WorkerSetup {
         }
     }
 
+    /// Starts another command with the same configuration, for tests that end it.
+    pub fn spawn_command(&self, arguments: &[&str]) -> std::process::Child {
+        let mut command = self.command(arguments);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command.spawn().unwrap()
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));
         command.args(arguments);

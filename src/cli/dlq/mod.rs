@@ -3,10 +3,13 @@
 mod audit;
 mod confirm;
 mod discard;
+mod edit;
 mod export;
 mod groups;
 mod list;
 mod reindex;
+mod replay;
+mod replays;
 mod restore;
 mod selection;
 mod show;
@@ -27,6 +30,10 @@ pub(super) enum Command {
     List(list::Arguments),
     /// One dead letter whole: every attempt, headers, payload
     Show(show::Arguments),
+    /// Process dead letters again: plan first, then execute
+    Replay(replay::Arguments),
+    /// Replays: list, pause, resume, cancel
+    Replays(replays::Arguments),
     /// Close dead letters for good, with a reason; can be undone
     Discard(discard::Arguments),
     /// Open discarded dead letters again
@@ -57,6 +64,8 @@ pub(super) async fn execute(
         Command::Groups(arguments) => groups::execute(arguments, &operations).await,
         Command::List(arguments) => list::execute(arguments, &operations).await,
         Command::Show(arguments) => show::execute(&arguments, &operations).await,
+        Command::Replay(arguments) => replay::execute(arguments, &operations).await,
+        Command::Replays(arguments) => replays::execute(&arguments, &operations).await,
         Command::Discard(arguments) => discard::execute(arguments, &operations).await,
         Command::Restore(arguments) => restore::execute(arguments, &operations).await,
         Command::Export(arguments) => export::execute(arguments, &operations).await,

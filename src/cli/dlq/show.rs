@@ -108,7 +108,7 @@ fn next(letter: &ListedLetter) -> String {
     let id = letter.id;
     match (letter.state, &letter.closed) {
         (DeadLetterState::Open | DeadLetterState::Quarantined, _) => {
-            format!("herald dlq discard {id} --why …    herald order {}", letter.order_id)
+            format!("herald dlq replay {id}    herald dlq discard {id} --why …    herald order {}", letter.order_id)
         }
         (DeadLetterState::Replaying, _) => format!("a replay has it    herald order {}", letter.order_id),
         (DeadLetterState::Discarded, Some(closed)) => format!(

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::Engine;
 use crate::core::breaker::{Answer, Change, Permit};
 use crate::core::effect::{Delivery, Effect, Effects, Report, WaitingPlace};
-use crate::core::entry::{Burial, Origin, Stage};
+use crate::core::entry::{Burial, Entry, Origin, Stage};
 use crate::core::failure::{DeliveryFailure, FailureClass, Reason};
 use crate::core::input::{Now, Ticket};
 use crate::core::invariants;
@@ -34,7 +34,7 @@ impl Engine {
         let Some(entry) = self.entries.get(&ticket) else { return false };
         let Some(state) = self.partitions.get(&entry.partition()) else { return false };
         match entry.origin {
-            Origin::Polled { .. } => entry.lane.is_none_or(|lane| state.is_head(lane, ticket)),
+            Origin::Polled { .. } | Origin::Replayed => entry.lane.is_none_or(|lane| state.is_head(lane, ticket)),
             Origin::Parked => state.parked.head(entry.key) == Some(ticket),
         }
     }
@@ -79,7 +79,7 @@ impl Engine {
         let entry = self.entries.get_mut(&ticket).filter(|entry| !entry.orphaned)?;
         let state = self.partitions.get_mut(&entry.record.coordinates.partition)?;
         match entry.origin {
-            Origin::Polled { .. } => state.leave_lane(entry.lane.take()?, ticket),
+            Origin::Polled { .. } | Origin::Replayed => state.leave_lane(entry.lane.take()?, ticket),
             Origin::Parked => state.parked.pass(entry.key, ticket),
         }
     }
@@ -202,6 +202,8 @@ impl Engine {
         }
         let attempt = entry.attempts;
         let record = entry.name(ticket);
+        // What a replay gives another try blocks nobody meanwhile.
+        let is_replayed = entry.origin == Origin::Replayed;
         let is_exhausted = self.has_spent_its_attempts(ticket);
         if is_exhausted && self.is_to_blame(ticket, since) {
             self.note_exhausted(ticket);
@@ -214,7 +216,7 @@ impl Engine {
         let wait = self.config.retry.wait(attempt, retry_after, &mut self.random);
         // Without evidence no try is due before the channel had time to show that it works.
         let wait = if is_exhausted { wait.max(self.config.retry.bound(attempt)) } else { wait };
-        let is_far_away = is_exhausted || was_probe || wait > self.config.park_after;
+        let is_far_away = is_exhausted || was_probe || is_replayed || wait > self.config.park_after;
         let place = if is_far_away { WaitingPlace::Parked } else { WaitingPlace::Lane };
         let report = Report::RetryScheduled { record, attempt, wait, place, error: error.clone() };
         effects.push(Effect::Report(report));
@@ -239,7 +241,9 @@ impl Engine {
     }
 
     fn note_exhausted(&mut self, ticket: Ticket) {
-        let Some(entry) = self.entries.get(&ticket) else { return };
+        // No order comes behind a replayed record.
+        let is_ordered = |entry: &&Entry| entry.origin != Origin::Replayed;
+        let Some(entry) = self.entries.get(&ticket).filter(is_ordered) else { return };
         if let Some(state) = self.partitions.get_mut(&entry.partition()) {
             state.note_exhausted(entry.key);
         }

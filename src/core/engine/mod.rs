@@ -6,6 +6,7 @@ mod deliver;
 mod hand_over;
 mod intake;
 mod park;
+mod replay;
 mod settle;
 mod start;
 #[cfg(test)]
@@ -187,6 +188,7 @@ impl Engine {
             Input::Parked { parked } => self.parked(now, &parked, effects),
             Input::ParkedLoaded { lanes } => self.parked_loaded(now, lanes, effects),
             Input::Buried { buried } => self.buried(now, &buried, effects),
+            Input::ReplaysLoaded { replays } => self.replays_loaded(now, replays),
             Input::LedgerFailed { operation, failure } => self.ledger_failed(now, operation, failure, effects),
             Input::Delivered { results } => {
                 for (ticket, result) in results {
@@ -286,6 +288,7 @@ impl Engine {
                 self.accounting.parked_settled += 1;
                 Report::ParkedEnded { record, outcome, duration }
             }
+            Origin::Replayed => Report::ReplayEnded { record, outcome, duration },
         }));
     }
 
@@ -315,6 +318,10 @@ impl Engine {
                 entry.lane.and_then(|lane| state.leave_lane(lane, ticket))
             }
             Origin::Parked => state.parked.ended(entry.key, ticket),
+            Origin::Replayed => {
+                state.replayed.remove(&entry.record.coordinates.offset);
+                entry.lane.and_then(|lane| state.leave_lane(lane, ticket))
+            }
         };
         state.forget_exhausted(entry.key);
         if let Some(head) = head {

@@ -42,10 +42,10 @@ impl Engine {
     /// Leaves the record to the table until then. Those behind it in its lane follow.
     pub(super) fn park(&mut self, ticket: Ticket, due: Now, error: String) {
         let Some(entry) = self.entries.get(&ticket) else { return };
-        let is_polled = !entry.is_parked();
+        // A retry out of the table keeps its place: what is behind it goes back with it.
+        let keeps_its_place = entry.origin == Origin::Parked;
         self.queue_parking(ticket, due, Some(error));
-        // One out of the table keeps its place: what is behind it goes back with it.
-        if is_polled {
+        if !keeps_its_place {
             self.step_out_of_lane(ticket);
         }
     }
@@ -53,7 +53,7 @@ impl Engine {
     pub(super) fn queue_parking(&mut self, ticket: Ticket, due: Now, error: Option<String>) {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         let key = match entry.origin {
-            Origin::Parked => entry.key,
+            Origin::Parked | Origin::Replayed => entry.key,
             Origin::Polled { .. } => entry.lane.unwrap_or_else(|| LaneKey::of_unordered(&entry.identity)),
         };
         entry.parking = Some(ParkingPlan { key, due, error });
@@ -83,6 +83,7 @@ impl Engine {
                     state.parked.note_failure(key, failed_at);
                     self.put_back(partition, key, if is_durable { due } else { now });
                 }
+                (Origin::Replayed, Some(_)) => drop(self.forget(ticket)),
                 (Origin::Polled { .. }, Some(state)) if is_durable => {
                     state.parked.joined(key, due);
                     state.parked.note_failure(key, failed_at);
@@ -131,7 +132,7 @@ impl Engine {
     }
 
     /// While a delivery of an earlier session runs, it may be that of a parked record.
-    fn loadable(&self) -> impl Iterator<Item = (&Partition, &super::PartitionState)> {
+    pub(super) fn loadable(&self) -> impl Iterator<Item = (&Partition, &super::PartitionState)> {
         self.partitions.iter().filter(|(partition, state)| state.is_active() && !self.orphans.contains_key(*partition))
     }
 
@@ -215,7 +216,7 @@ impl Engine {
         }
     }
 
-    fn parked_entry(&self, (now, last): (Now, Now), key: ParkedKey, row: ParkedRow) -> Entry {
+    pub(super) fn parked_entry(&self, (now, last): (Now, Now), key: ParkedKey, row: ParkedRow) -> Entry {
         let ParkedRow { identity, record, attempts, starts, first_failed_ago } = row;
         let (event, burial) = match self.decode(&record) {
             Decoded::Event { event, .. } => (Some(Arc::new(event)), None),

@@ -1,0 +1,154 @@
+//! Replays go on in the workers, not in the command that began them: whichever worker comes first schedules what is next.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Answer, Worker};
+use crate::core::decode::{Decoded, Decoder, synthetic_identity};
+use crate::core::failure::LedgerFailure;
+use crate::core::input::{Input, ReplayRow};
+use crate::core::key::LaneKey;
+use crate::core::replay::ReplayStep;
+use crate::postgres::{NextLetter, Postgres, Replay, ReplayState, Scheduling};
+use crate::telemetry::{Telemetry, gauge_value};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Replays that run side by side.
+const RUNNING: u32 = 20;
+/// Statements for one replay at one look.
+const STEPS: usize = 20;
+/// How long replays that ended are remembered.
+const RETENTION: Duration = Duration::from_hours(90 * 24);
+const PRUNE_EVERY: u32 = 600;
+
+/// What scheduling a replay needs.
+pub(super) struct Replays {
+    pub(super) postgres: Postgres,
+    pub(super) decoder: Decoder,
+    pub(super) topic: Arc<str>,
+    pub(super) telemetry: Arc<Telemetry>,
+}
+
+impl Replays {
+    pub(super) async fn run(self) {
+        let mut looks: u32 = 0;
+        loop {
+            if let Err(error) = self.look().await {
+                tracing::debug!(?error, "replays cannot be looked after");
+            }
+            if looks.is_multiple_of(PRUNE_EVERY)
+                && let Err(error) = self.postgres.prune_replays(RETENTION).await
+            {
+                tracing::debug!(?error, "old replays cannot be removed");
+            }
+            looks = looks.wrapping_add(1);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn look(&self) -> Result<(), LedgerFailure> {
+        if self.postgres.has_cancelled_letters().await? {
+            self.postgres.take_back_cancelled().await?;
+        }
+        let running = self.postgres.replays(None, Some(ReplayState::Running), RUNNING).await?;
+        self.show(&running);
+        for replay in running {
+            self.advance(replay).await?;
+        }
+        Ok(())
+    }
+
+    fn show(&self, running: &[Replay]) {
+        let metrics = self.telemetry.metrics();
+        let remaining: u64 = running.iter().map(|replay| replay.progress.planned + replay.progress.scheduled).sum();
+        metrics.replay_remaining_records.set(gauge_value(remaining));
+        metrics.replay_runs.with_label_values(&["running"]).set(gauge_value(running.len()));
+    }
+
+    async fn advance(&self, mut replay: Replay) -> Result<(), LedgerFailure> {
+        let id = replay.id;
+        for _ in 0..STEPS {
+            match replay.progress.step() {
+                ReplayStep::Wait => return Ok(()),
+                ReplayStep::Schedule(count) => self.schedule(id, count).await?,
+                ReplayStep::Stop => {
+                    tracing::warn!(replay = id, "replay stopped: too many of its dead letters failed again");
+                    return self.postgres.end_replay(id, ReplayState::Stopped, "herald").await;
+                }
+                ReplayStep::Finish => {
+                    tracing::info!(replay = id, "replay done");
+                    return self.postgres.end_replay(id, ReplayState::Done, "herald").await;
+                }
+            }
+            let found = self.postgres.replays(Some(id), Some(ReplayState::Running), 1).await?.pop();
+            let Some(found) = found else { return Ok(()) };
+            replay = found;
+        }
+        Ok(())
+    }
+
+    async fn schedule(&self, replay: i64, count: u32) -> Result<(), LedgerFailure> {
+        let next = self.postgres.next_letters(replay, count).await?;
+        let (mut letters, mut gone) = (Vec::new(), Vec::new());
+        let mut identities = HashSet::new();
+        for letter in next {
+            let place = letter.place;
+            match self.scheduling(letter) {
+                // A statement may not touch an identity twice: the second one is next time's.
+                Some(letter) if identities.insert(letter.identity.clone()) => letters.push(letter),
+                Some(_) => {}
+                None => gone.push(place),
+            }
+        }
+        if !gone.is_empty() {
+            self.postgres.leave_out(replay, &gone, "the dead letter is gone, or cannot be read").await?;
+        }
+        self.postgres.schedule(replay, &letters).await
+    }
+
+    /// Under the identity that it is read as by now: what was poison may be an order since.
+    fn scheduling(&self, letter: NextLetter) -> Option<Scheduling> {
+        let NextLetter { place, id, identity, record } = letter;
+        let record = record?;
+        let (identity, fingerprint, key) = match self.decoder.decode(&record) {
+            Decoded::Event { event, lane } => {
+                let key = lane.unwrap_or_else(|| LaneKey::of_unordered(&event.identity));
+                (event.identity, event.fingerprint, key)
+            }
+            Decoded::Poison { .. } | Decoded::Ignored { .. } => {
+                let key = LaneKey::of_unordered(&identity);
+                (identity, synthetic_identity(&self.topic, &record).1, key)
+            }
+        };
+        Some(Scheduling { place, id, identity, fingerprint, key, record })
+    }
+}
+
+impl Worker {
+    /// Reads replayed records that are due, each second, as far as there is room for them.
+    pub(super) fn read_replays(&mut self) {
+        let Some(at) = self.replays_at.filter(|at| *at <= Instant::now()) else { return };
+        let (owned, room) = self.engine.replays_wanted();
+        if owned.is_empty() {
+            self.replays_at = Some(at.max(Instant::now()) + LOOK_EVERY);
+            return;
+        }
+        self.replays_at = None;
+        let postgres = self.postgres.clone();
+        self.spawn(async move {
+            let read = postgres.load_replays(&owned, room).await;
+            Answer::Replays(read.unwrap_or_else(|error| {
+                tracing::debug!(?error, "replays that are due cannot be read");
+                Vec::new()
+            }))
+        });
+    }
+
+    pub(super) fn replays_read(&mut self, replays: Vec<ReplayRow>) {
+        self.replays_at = Some(Instant::now() + LOOK_EVERY);
+        if !replays.is_empty() {
+            self.input(Input::ReplaysLoaded { replays });
+        }
+    }
+}
