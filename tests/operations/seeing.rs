@@ -42,6 +42,10 @@ async fn the_operator_sees_groups_lists_and_every_attempt_with_its_error() {
     let table = herald(&setup, &["dlq", "groups"]).await;
     assert!(table.contains("4 in 3 groups") && table.contains("none expires within 24h"), "{table}");
 
+    let name = same_bug["group"].as_str().unwrap();
+    let found = herald_json(&setup, &["dlq", "list", "--json", "--fingerprint", &name[..6]]).await;
+    assert_eq!(found.len(), 2);
+
     let found = herald_json(&setup, &["dlq", "list", "--json", "--key", "key-1"]).await;
     assert_eq!((found.len(), &found[0]["order_id"]), (1, &json!("1")));
     let id = found[0]["id"].to_string();

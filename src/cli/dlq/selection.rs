@@ -12,9 +12,9 @@ use crate::postgres::DeadLetterState;
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Which dead letters")]
 pub(super) struct SelectionArguments {
-    /// Dead letters of this bug: the name of a group, or its beginning
+    /// Of this bug: what `herald dlq groups` calls its group, or the beginning of it
     #[arg(long, value_name = "GROUP")]
-    group: Option<String>,
+    fingerprint: Option<String>,
     /// By reason; may be repeated
     #[arg(long, value_name = "REASON", value_parser = reason)]
     reason: Vec<Reason>,
@@ -61,7 +61,7 @@ impl SelectionArguments {
             ids: (!ids.is_empty()).then_some(ids),
             states: (!self.state.is_empty()).then(|| self.state.iter().map(|state| state.as_str()).collect()),
             reasons: None,
-            group: self.group,
+            group: self.fingerprint,
             event_type: self.event_type,
             order_id: self.order,
             key: self.key,
