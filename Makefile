@@ -8,7 +8,7 @@ MINUTES ?= 3
 .PHONY: help demo test model chaos bench lint fmt clippy rustdoc deny advisories deployment docs dashboards pictures queries setup
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: ## the whole worker on an embedded broker and a private PostgreSQL
 	@scripts/setup --demo
@@ -31,9 +31,14 @@ fuzz: ## records and configurations damaged by chance, each for SECONDS=60: none
 	@scripts/setup --build
 	HERALD_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked --test behaviour -- --nocapture of_the_corpus
 
-bench: ## the worker's speed against that of the bare ledger: docs/benchmarks.md
+bench: ## all measures of speed and memory, or those named: make bench ARGS="keys latency"; docs/benchmarks.md
 	@scripts/setup
 	-cargo bench --locked --bench end_to_end -- $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: ## the same job on Spring Kafka, Parallel Consumer and kafka-python
+	@scripts/setup --peers
+	-cargo bench --locked --bench end_to_end -- peers $(ARGS)
 
 lint: fmt-check clippy rustdoc deny deployment ## formatting, clippy, documentation, dependencies and deployment
 

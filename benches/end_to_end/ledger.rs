@@ -1,4 +1,4 @@
-//! The database server of both measures, and a new database for each.
+//! The database server of all measures, and a new database for each.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -69,11 +69,33 @@ impl Server {
         Postgres::open(&database, group, topic).unwrap()
     }
 
+    /// An empty ledger of a peer, as easy to update as ours.
+    pub async fn fresh_for_peer(&self) -> Fresh {
+        let name = unique("peer");
+        let url = self.0.create_database(&name).await.unwrap();
+        let mut connection = self.connect(&url).await;
+        let table = "CREATE TABLE peer_ledger (order_id bigint, event_type text, state \"char\" NOT NULL DEFAULT 'c',
+                     kpartition integer NOT NULL, koffset bigint NOT NULL, claimed_at timestamptz NOT NULL DEFAULT now(),
+                     settled_at timestamptz, PRIMARY KEY (order_id, event_type)) WITH (fillfactor = 50)";
+        sqlx::raw_sql(table).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        self.run("CHECKPOINT".to_owned()).await;
+        Fresh { url, name }
+    }
+
     /// Ends the measurement: every order must have been settled, or it measured something else.
     pub async fn finish(&self, fresh: Fresh, orders: u32) {
+        self.end(fresh, "SELECT count(*) FROM processed_orders WHERE state = 'd'", orders).await;
+    }
+
+    pub async fn finish_peer(&self, fresh: Fresh, orders: u32) {
+        self.end(fresh, "SELECT count(*) FROM peer_ledger WHERE state = 'd' AND settled_at >= claimed_at", orders)
+            .await;
+    }
+
+    async fn end(&self, fresh: Fresh, count: &'static str, orders: u32) {
         let mut connection = self.connect(&fresh.url).await;
-        let query = "SELECT count(*) FROM processed_orders WHERE state = 'd'";
-        let settled: i64 = sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap();
+        let settled: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await.unwrap();
         assert_eq!(settled, i64::from(orders), "orders that were settled");
         connection.close().await.unwrap();
         self.run(format!("DROP DATABASE \"{}\" WITH (FORCE)", fresh.name)).await;

@@ -19,6 +19,8 @@ pub struct Machine {
     /// Of the database's directory.
     pub filesystem: String,
     pub kafka: String,
+    /// Others may use the machine too.
+    pub load: String,
 }
 
 impl Machine {
@@ -33,19 +35,26 @@ impl Machine {
             synchronous_commit: database.synchronous_commit.clone(),
             filesystem: filesystem_of(&database.data_directory),
             kafka: kafka::description(),
+            load: load(),
         }
     }
 
     /// A line for each part.
     pub fn table(&self) -> String {
-        let Self { cores, processor, memory_gib, kernel, postgresql, fsync, synchronous_commit, filesystem, kafka } =
-            self;
+        let Self { cores, processor, memory_gib, kernel, .. } = self;
+        let Self { postgresql, fsync, synchronous_commit, filesystem, kafka, load, .. } = self;
         format!(
-            "  machine       {cores} cores, {processor}, {memory_gib:.0} GiB, Linux {kernel}\n  \
+            "  machine       {cores} cores, {processor}, {memory_gib:.0} GiB, Linux {kernel}, load average {load}\n  \
              postgresql    {postgresql}, fsync {fsync}, synchronous_commit {synchronous_commit}, {filesystem}\n  \
              kafka         {kafka}\n"
         )
     }
+}
+
+/// Of the last one, five and fifteen minutes.
+pub fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
 fn memory_gib() -> f64 {

@@ -1,86 +1,73 @@
 //! The worker: the binary itself, from a topic that is full to a ledger in which every order is settled.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use herald::core::record::{Offset, Partition};
 use reqwest::Client;
-use serde::Serialize;
 
-use crate::Source;
-use crate::ledger::Server;
-use crate::support::unique;
+use crate::ledger::Fresh;
+use crate::process;
+use crate::slept;
+use crate::source::Source;
 use crate::support::wait::{EVENTUALLY, wait_until};
 use crate::support::worker::{Metrics, Worker, WorkerSetup, http_client};
 
 /// How often it is looked whether work has begun, while there is none to disturb.
 const BEFORE: Duration = Duration::from_millis(5);
 /// How often it is looked whether all is done: what a look costs is small, and what it is late by counts against the worker.
-const DURING: Duration = Duration::from_millis(50);
+const DURING: Duration = Duration::from_millis(20);
 
-/// One measurement of the worker.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Measured {
-    /// From the first record polled to the last order settled.
-    pub settled: Duration,
-    /// From the first record polled to the last offset committed; librdkafka commits once a second.
-    pub committed: Duration,
-    /// Of the worker's process.
-    pub cpu_seconds: f64,
-    pub rows_per_claim: f64,
-    pub rows_per_settlement: f64,
-}
-
-pub async fn measure(server: &Server, source: &Source) -> Measured {
-    let fresh = server.fresh().await;
-    let group = unique("bench");
-    let worker = WorkerSetup::empty()
+/// A worker of this source and ledger, with a channel that does nothing.
+pub fn setup(source: &Source, ledger: &Fresh, group: &str) -> WorkerSetup {
+    WorkerSetup::empty()
         .with("KAFKA_BOOTSTRAP_SERVERS", source.kafka.bootstrap_servers())
-        .with("DATABASE_URL", &fresh.url)
+        .with("DATABASE_URL", &ledger.url)
         .with("HERALD_KAFKA__TOPIC", &source.topic)
-        .with("HERALD_KAFKA__GROUP", &group)
+        .with("HERALD_KAFKA__GROUP", group)
         .with("HERALD_DEAD_LETTERS__TOPIC", &source.dlq_topic)
         .with("HERALD_NOTIFICATION__CHANNEL", "log")
         .with("HERALD_TELEMETRY__LOG_LEVEL", "info,herald::notification=off")
-        .spawn();
-    let watch = Watch { client: http_client(), worker };
-    let started = watch.first_polled().await;
-    let metrics = watch.all_settled(source.orders).await;
-    let settled = started.elapsed();
-    watch.all_committed(source, &group).await;
-    let committed = started.elapsed();
-    server.finish(fresh, source.orders).await;
-    Measured {
-        settled,
-        committed,
-        cpu_seconds: metrics.sum("process_cpu_seconds_total", &[]),
-        rows_per_claim: mean_batch(&metrics, "claim"),
-        rows_per_settlement: mean_batch(&metrics, "done"),
-    }
 }
 
-/// Looks at a worker without making a client for each look.
-struct Watch {
+/// The same, with this gateway.
+pub fn setup_with_gateway(source: &Source, ledger: &Fresh, group: &str, url: &str) -> WorkerSetup {
+    setup(source, ledger, group).with("HERALD_NOTIFICATION__CHANNEL", "webhook").with("HERALD_WEBHOOK__URL", url)
+}
+
+/// The same, with work that is slept in the process.
+pub fn setup_with_slept_work(source: &Source, ledger: &Fresh, group: &str) -> WorkerSetup {
+    setup(source, ledger, group).of_program(std::env::current_exe().unwrap()).with(slept::VARIABLE, "1")
+}
+
+/// Workers of one group, looked at without a new client for each look.
+pub struct Watch {
     client: Client,
-    worker: Worker,
+    workers: Vec<Worker>,
 }
 
 impl Watch {
-    async fn metrics(&self) -> Option<Metrics> {
-        assert_eq!(self.worker.exit_status(), None, "the worker ended:\n{}", self.worker.log());
-        let answer = self.client.get(self.worker.url("/metrics")).send().await.ok()?;
-        Some(Metrics::parse(&answer.text().await.ok()?))
+    pub fn spawn(setup: &WorkerSetup) -> Self {
+        Self::over(vec![setup.spawn()])
+    }
+
+    pub fn over(workers: Vec<Worker>) -> Self {
+        Self { client: http_client(), workers }
+    }
+
+    /// From the first record polled to the last that ended.
+    pub async fn time(&self, orders: u32) -> Duration {
+        let started = self.first_polled().await;
+        self.all_ended(orders).await;
+        started.elapsed()
     }
 
     /// The time of the last look that saw nothing: work began after that.
-    async fn first_polled(&self) -> Instant {
+    pub async fn first_polled(&self) -> Instant {
         let limit = Instant::now() + EVENTUALLY;
         let mut before = Instant::now();
         loop {
-            assert!(before < limit, "nothing was polled:\n{}", self.worker.log());
+            assert!(before < limit, "nothing was polled:\n{}", self.log());
             let looked = Instant::now();
-            let metrics = self.metrics().await.unwrap_or_default();
-            if metrics.sum("herald_records_polled_total", &[]) > 0.0 {
+            if self.sum("herald_records_polled_total", &[]).await > 0.0 {
                 return before;
             }
             before = looked;
@@ -88,34 +75,62 @@ impl Watch {
         }
     }
 
-    /// The metrics at the end.
-    async fn all_settled(&self, orders: u32) -> Metrics {
+    /// As many have ended, one way or another.
+    pub async fn all_ended(&self, orders: u32) {
         let mut last_progress = (Instant::now(), 0.0);
         loop {
-            let metrics = self.metrics().await.unwrap_or_default();
-            let notified = metrics.sum("herald_records_total", &[("outcome", "notified")]);
-            if notified >= f64::from(orders) {
-                return metrics;
+            let ended = self.sum("herald_records_total", &[]).await;
+            if ended >= f64::from(orders) {
+                return;
             }
-            if notified > last_progress.1 {
-                last_progress = (Instant::now(), notified);
+            if ended > last_progress.1 {
+                last_progress = (Instant::now(), ended);
             }
-            assert!(last_progress.0.elapsed() < EVENTUALLY, "it stands still:\n{}", self.worker.log());
+            assert!(last_progress.0.elapsed() < EVENTUALLY, "it stands still at {ended}:\n{}", self.log());
             tokio::time::sleep(DURING).await;
         }
     }
 
-    async fn all_committed(&self, source: &Source, group: &str) {
-        let ends: BTreeMap<Partition, Offset> = source.kafka.end_offsets(&source.topic).await;
+    pub async fn all_committed(&self, source: &Source, group: &str) {
+        let ends = source.kafka.end_offsets(&source.topic).await;
         wait_until("all offsets are committed", EVENTUALLY, async || {
             let committed = source.kafka.committed_offsets(group, &source.topic).await;
             if committed == ends { Ok(()) } else { Err(format!("{committed:?} of {ends:?}")) }
         })
         .await;
     }
-}
 
-fn mean_batch(metrics: &Metrics, operation: &str) -> f64 {
-    let labels = [("operation", operation)];
-    metrics.sum("herald_ledger_batch_size_sum", &labels) / metrics.sum("herald_ledger_batch_size_count", &labels)
+    /// Of all workers together.
+    pub async fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let mut sum = 0.0;
+        for worker in &self.workers {
+            sum += self.metrics(worker).await.sum(name, labels);
+        }
+        sum
+    }
+
+    /// How many partitions each worker has.
+    pub async fn assigned(&self) -> Vec<f64> {
+        let mut assigned = Vec::new();
+        for worker in &self.workers {
+            assigned.push(self.metrics(worker).await.sum("herald_consumer_assigned_partitions", &[]));
+        }
+        assigned
+    }
+
+    /// The most memory that any worker had at any time, in MiB.
+    pub fn peak_mebibytes(&self) -> f64 {
+        self.workers.iter().map(|worker| process::peak_mebibytes(worker.pid())).fold(0.0, f64::max)
+    }
+
+    /// Nothing where a worker does not listen yet.
+    async fn metrics(&self, worker: &Worker) -> Metrics {
+        assert_eq!(worker.exit_status(), None, "the worker ended:\n{}", worker.log());
+        let text = async { self.client.get(worker.url("/metrics")).send().await?.text().await };
+        text.await.map_or_else(|_| Metrics::default(), |text| Metrics::parse(&text))
+    }
+
+    fn log(&self) -> String {
+        self.workers.iter().map(Worker::log).collect()
+    }
 }

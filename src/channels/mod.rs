@@ -5,6 +5,7 @@
 pub mod log;
 pub mod notification;
 pub mod pool;
+pub mod stand_in;
 pub mod webhook;
 
 mod classification;
@@ -23,6 +24,8 @@ use crate::preflight::Finding;
 pub enum Channel {
     Webhook(Box<webhook::Webhook>),
     Log(log::Log),
+    /// No configuration leads here.
+    StandIn(stand_in::StandIn),
 }
 
 impl Channel {
@@ -43,6 +46,7 @@ impl Channel {
         match self {
             Self::Log(_) => Finding::ok("channel", "log: notifications are written to the log"),
             Self::Webhook(webhook) => webhook.inspect().await,
+            Self::StandIn(_) => Finding::ok("channel", "a stand-in"),
         }
     }
 
@@ -51,6 +55,7 @@ impl Channel {
         match self {
             Self::Webhook(_) => "webhook",
             Self::Log(_) => "log",
+            Self::StandIn(_) => "stand_in",
         }
     }
 
@@ -62,6 +67,7 @@ impl Channel {
                 log.deliver(delivery);
                 Ok(())
             }
+            Self::StandIn(stand_in) => stand_in.deliver(delivery).await,
         }
     }
 }

@@ -10,7 +10,7 @@ mod metrics;
 mod migrate;
 mod order;
 pub mod output;
-mod run;
+pub mod run;
 mod table;
 
 pub use arguments::ConfigArguments;

@@ -28,7 +28,11 @@ const TURN_BOUND: Duration = Duration::from_secs(30);
 pub(super) async fn execute(arguments: ConfigArguments) -> Result<(), Failure> {
     let settings = arguments.load(Purpose::Work)?.settings;
     let (postgres, channel) = connect(&settings)?;
+    work(settings, postgres, channel).await
+}
 
+/// The worker of these settings, whose notifications leave by this channel. Ends with a signal or a fatal error.
+pub async fn work(settings: Settings, postgres: Postgres, channel: Channel) -> Result<(), Failure> {
     let health = Arc::new(Health::new(TURN_BOUND));
     let registry = Registry::new();
     let subject = Subject { topic: &settings.kafka.topic, channel: channel.name() };
@@ -54,7 +58,7 @@ pub(super) async fn execute(arguments: ConfigArguments) -> Result<(), Failure> {
         version = env!("CARGO_PKG_VERSION"),
         "worker starts"
     );
-    let ending = worker::run(Parts {
+    let parts = Parts {
         producer: DeadLetterProducer::new(&settings).context("the producer of dead letters")?,
         lag: LagReader::start(&settings).context("the reader of offsets")?,
         telemetry: Arc::new(telemetry),
@@ -63,8 +67,9 @@ pub(super) async fn execute(arguments: ConfigArguments) -> Result<(), Failure> {
         channel,
         health,
         topic_retention,
-    })
-    .await;
+    };
+    // On a thread of the pool, where what wakes it runs too: waking it is no switch between threads then.
+    let ending = tokio::spawn(worker::run(parts)).await.unwrap_or_else(|error| Ending::Failed(error.to_string()));
     let _ = stop_admin.send(());
     let _ = admin.await;
     report(ending)

@@ -18,6 +18,7 @@ use super::{World, directory, tail};
 /// How a worker is to be started: `herald run` in an empty directory, configured by the environment alone.
 #[derive(Clone, Debug)]
 pub struct WorkerSetup {
+    program: PathBuf,
     environment: BTreeMap<String, String>,
 }
 
@@ -44,12 +45,12 @@ pub struct Metrics(pub BTreeMap<String, f64>);
 impl WorkerSetup {
     /// A worker with nothing configured.
     pub fn empty() -> Self {
-        Self { environment: BTreeMap::new() }
+        Self { program: env!("CARGO_BIN_EXE_herald").into(), environment: BTreeMap::new() }
     }
 
     /// A worker of this world: its topics, group, database and gateway.
     pub fn in_world(world: &World) -> Self {
-        let mut environment = BTreeMap::new();
+        let mut setup = Self::empty();
         for (name, value) in [
             ("KAFKA_BOOTSTRAP_SERVERS", world.kafka.bootstrap_servers()),
             ("DATABASE_URL", &world.database.url),
@@ -59,9 +60,15 @@ impl WorkerSetup {
             ("HERALD_NOTIFICATION__CHANNEL", "webhook"),
             ("HERALD_WEBHOOK__URL", &world.gateway.url()),
         ] {
-            environment.insert(name.to_owned(), value.to_owned());
+            setup = setup.with(name, value);
         }
-        Self { environment }
+        setup
+    }
+
+    /// Another program that takes the same configuration.
+    #[must_use]
+    pub fn of_program(self, program: PathBuf) -> Self {
+        Self { program, ..self }
     }
 
     /// Sets a variable, such as `HERALD_RETRY__MAX_ATTEMPTS`.
@@ -113,7 +120,7 @@ impl WorkerSetup {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));
+        let mut command = Command::new(&self.program);
         command.args(arguments);
         // What is meant for this run of the tests is no configuration of the worker.
         for (name, _) in env::vars_os() {

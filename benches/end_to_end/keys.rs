@@ -1,0 +1,75 @@
+//! Parallel Consumer's own scenario: one partition, 0 to 5 ms of work for each record, 100 at once, few keys or many.
+//!
+//! The work is slept in the process, as the peers' handlers sleep it: neither sends a request.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::source::{self, Source};
+use crate::stage::Stage;
+use crate::support::kafka::Kafka;
+use crate::support::unique;
+use crate::table::{Goal, Row, grouped, median};
+use crate::work;
+use crate::worker::{Watch, setup_with_slept_work};
+
+pub const KEYS: [u64; 4] = [1, 10, 100, 1_000];
+pub const CONCURRENT: u64 = 100;
+pub const LONGEST_WORK_MILLIS: u64 = 5;
+
+pub async fn measure(stage: &Stage) -> Vec<Row> {
+    let orders = stage.amounts.slept;
+    let mut rows = Vec::new();
+    for keys in KEYS {
+        let source = topic(&stage.kafka, orders, keys).await;
+        let mut took = Vec::new();
+        for _ in 0..stage.amounts.rounds {
+            took.push(time(stage, &source).await.as_secs_f64());
+        }
+        let (took, least) = (median(took), least(orders, keys).as_secs_f64());
+        rows.push(Row {
+            measure: format!("{} orders, {keys} keys, 0-5 ms each", grouped(f64::from(orders))),
+            herald: format!("{took:.2} s"),
+            against: format!("{least:.2} s of sleep that cannot overlap"),
+            ratio: took / least,
+            goal: Goal::None,
+        });
+    }
+    rows
+}
+
+pub async fn topic(kafka: &Kafka, orders: u32, keys: u64) -> Source {
+    let mut source = Source::empty(kafka, 1).await;
+    source.append(orders, |order| source::record(order, &key_of(order, keys).to_string())).await;
+    source
+}
+
+/// The ledger is on, as always.
+pub async fn time(stage: &Stage, source: &Source) -> Duration {
+    let ledger = stage.server.fresh().await;
+    let group = unique("bench");
+    let setup = setup_with_slept_work(source, &ledger, &group)
+        .with("HERALD_ORDERING__KEY", "record_key")
+        .with("HERALD_DELIVERY__MAX_CONCURRENT", &CONCURRENT.to_string());
+    let watch = Watch::spawn(&setup);
+    let took = watch.time(source.orders).await;
+    watch.all_committed(source, &group).await;
+    drop(watch);
+    stage.server.finish(ledger, source.orders).await;
+    took
+}
+
+fn key_of(order: u64, keys: u64) -> u64 {
+    order % keys
+}
+
+/// The longest of the work of one key and a hundredth of all work.
+fn least(orders: u32, keys: u64) -> Duration {
+    let mut by_key: HashMap<u64, u64> = HashMap::new();
+    for order in 0..u64::from(orders) {
+        *by_key.entry(key_of(order, keys)).or_default() += work::millis(order, LONGEST_WORK_MILLIS);
+    }
+    let longest = by_key.values().copied().max().unwrap_or_default();
+    let share = by_key.values().sum::<u64>() / CONCURRENT;
+    Duration::from_millis(longest.max(share))
+}
