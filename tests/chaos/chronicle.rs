@@ -163,6 +163,23 @@ impl fmt::Display for Fault {
     }
 }
 
+impl Life {
+    /// What a worker adds to the gateway's address.
+    pub fn query(self) -> String {
+        match self.slot {
+            Some(slot) => format!("life={}&slot={slot}", self.number),
+            None => format!("life={}", self.number),
+        }
+    }
+
+    /// Whose request it was.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let (_, query) = path.split_once('?')?;
+        let value = |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.parse().ok());
+        Some(Self { number: value("life=")?, slot: value("slot=") })
+    }
+}
+
 impl fmt::Display for Life {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.slot {

@@ -83,7 +83,7 @@ pub struct Numbers {
     pub requests: usize,
     pub dead: BTreeMap<&'static str, usize>,
     pub letters_published_again: usize,
-    /// Copies that the producer itself wrote, of orders that end as dead letters.
+    /// Copies that the producer itself wrote.
     pub written_twice: usize,
     /// Letters that the DLQ topic has as a pointer to their row.
     pub pointers: usize,
@@ -206,7 +206,9 @@ fn count(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
     numbers.produced = evidence.sent.len();
     numbers.acknowledged = evidence.sent.iter().filter(acknowledged).count();
     numbers.uncertain = numbers.produced - numbers.acknowledged;
-    numbers.uncertain_arrived = known.len().saturating_sub(numbers.acknowledged);
+    let arrived: BTreeSet<usize> = known.iter().filter_map(|known| number(known.record)).collect();
+    numbers.uncertain_arrived = arrived.len().saturating_sub(numbers.acknowledged);
+    numbers.written_twice = known.len() - arrived.len();
     numbers.requests = evidence.requests.len();
     for Known { planned, .. } in known {
         match planned.fate {

@@ -79,11 +79,7 @@ fn happened(numbers: &Numbers) -> Vec<String> {
         ),
         row("notified", numbers.notified, &format!("in {} requests", numbers.requests)),
         row("copies", numbers.copies, "of these, produced once more"),
-        row(
-            "written twice",
-            numbers.written_twice,
-            "of those that fail for good, by the producer: its answer was lost",
-        ),
+        row("written twice", numbers.written_twice, "by the producer, which did not learn that the record was there"),
         row("ignored", numbers.ignored, "of a type that nobody is notified of"),
         row("dead letters", numbers.dead.values().sum(), &list(numbers.dead.iter())),
         row("delivered again", numbers.delivered_again.values().sum(), &list(numbers.delivered_again.iter())),

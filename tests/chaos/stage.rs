@@ -103,7 +103,7 @@ impl Setups {
             Some(slot) => &self.workers[slot],
             None => &self.visitor,
         };
-        setup.clone().with("HERALD_WEBHOOK__URL", &format!("{}?life={}", self.gateway, life.number))
+        setup.clone().with("HERALD_WEBHOOK__URL", &format!("{}?{}", self.gateway, life.query()))
     }
 }
 

@@ -18,9 +18,7 @@ pub fn judge(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
     for (Known { record, planned }, reason) in dead {
         let ended_with_another = planned.fate != Fate::Dead(Reason::Conflict)
             && planned.identity.as_ref().is_some_and(|identity| is_duplicate(evidence, known, record, identity));
-        if ended_with_another {
-            verdict.numbers.written_twice += 1;
-        } else {
+        if !ended_with_another {
             expected.insert(record.coordinates, (record, reason));
         }
     }

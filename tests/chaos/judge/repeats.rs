@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Check, Evidence, Verdict};
 use crate::chronicle::{Entry, Fault, Life, Weather};
+use crate::stage::SESSION_TIMEOUT;
 use crate::support::gateway::Request;
 use crate::support::oracle::Identity;
 use crate::support::proxy::Mode;
@@ -29,6 +30,8 @@ pub enum Cause {
     KafkaAway,
     /// The time to drain was over.
     CutOff,
+    /// The second worker had lost the partition to the first, and could not know it yet: it stood still, or heard nothing from Kafka.
+    Unaware,
 }
 
 pub type Accepted<'a> = BTreeMap<Identity, Vec<&'a Request>>;
@@ -59,19 +62,30 @@ pub fn judge(evidence: &Evidence, accepted: &Accepted<'_>, verdict: &mut Verdict
 
 fn described(identity: &Identity, pair: &[&Request]) -> String {
     let gap = pair[1].received.saturating_duration_since(pair[0].answered.unwrap_or(pair[0].received));
-    format!("{identity:?} by {:?} and {gap:?} later by {:?}", life_of(pair[0]), life_of(pair[1]))
+    format!("{identity:?} by {} and {gap:?} later by {}", name(pair[0]), name(pair[1]))
+}
+
+fn name(request: &Request) -> String {
+    life_of(request).map_or_else(|| request.path.clone(), |life| life.to_string())
 }
 
 /// The fault that kept the first worker from settling what the gateway had accepted.
 fn cause(first: &Request, second: &Request, entries: &[Entry]) -> Option<Cause> {
-    let life = life_of(first)?;
-    let slot = entries.iter().find_map(|entry| entry.fault.life().filter(|found| found.number == life)?.slot);
+    let Life { number: life, slot } = life_of(first)?;
     let until = unsettled_until(first, second, slot, life, entries);
     let during = |entry: &&Entry| entry.overlaps(first.received, until);
-    let mut causes: Vec<Cause> =
-        entries.iter().filter(during).filter_map(|entry| cause_of(&entry.fault, life, slot)).collect();
-    causes.sort();
-    causes.first().copied()
+    let causes = entries.iter().filter(during).filter_map(|entry| cause_of(&entry.fault, life, slot));
+    causes.min().or_else(|| is_unaware(second, entries).then_some(Cause::Unaware))
+}
+
+/// Kafka gives partitions away a session after the last it heard; whoever heard nothing himself learns that a little later.
+fn is_unaware(second: &Request, entries: &[Entry]) -> bool {
+    let Some(Life { number, slot }) = life_of(second) else { return false };
+    let before = second.received.checked_sub(SESSION_TIMEOUT * 2).unwrap_or(second.received);
+    entries
+        .iter()
+        .filter(|entry| entry.overlaps(before, second.received))
+        .any(|entry| matches!(cause_of(&entry.fault, number, slot), Some(Cause::Frozen | Cause::KafkaAway)))
 }
 
 fn cause_of(fault: &Fault, life: usize, of_slot: Option<usize>) -> Option<Cause> {
@@ -109,24 +123,8 @@ fn unsettled_until(first: &Request, second: &Request, slot: Option<usize>, life:
 }
 
 /// Each worker calls the gateway by an address of its own.
-fn life_of(request: &Request) -> Option<usize> {
-    request.path.rsplit_once("life=")?.1.parse().ok()
-}
-
-impl Fault {
-    fn life(&self) -> Option<Life> {
-        match self {
-            Self::Killed(life) | Self::Frozen(life) | Self::Terminated(life) => Some(*life),
-            Self::BrokerKilled { .. }
-            | Self::BrokerStopped { .. }
-            | Self::PostgresCrashed
-            | Self::Locked { .. }
-            | Self::DatabasePath { .. }
-            | Self::KafkaPath { .. }
-            | Self::Gateway(_)
-            | Self::DlqRefuses => None,
-        }
-    }
+fn life_of(request: &Request) -> Option<Life> {
+    Life::of_path(&request.path)
 }
 
 impl fmt::Display for Cause {
@@ -138,6 +136,7 @@ impl fmt::Display for Cause {
             Self::LedgerAway => "ledger out of reach",
             Self::KafkaAway => "partition lost",
             Self::CutOff => "drain cut off",
+            Self::Unaware => "owner unaware of its loss",
         })
     }
 }
