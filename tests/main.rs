@@ -44,3 +44,4 @@ mod refusals;
 mod secured_kafka;
 mod shutdown;
 mod support;
+mod traces;

@@ -19,6 +19,7 @@ use crate::kafka::lag::LagReader;
 use crate::kafka::preflight::create_dead_letter_topic;
 use crate::postgres::Postgres;
 use crate::preflight::{self, Preflight, Verdict};
+use crate::telemetry::traces::Traces;
 use crate::telemetry::{Subject, Telemetry, logs};
 use crate::worker::{self, Ending, Parts};
 
@@ -36,7 +37,9 @@ pub async fn work(settings: Settings, postgres: Postgres, channel: Channel) -> R
     let health = Arc::new(Health::new(TURN_BOUND));
     let registry = Registry::new();
     let subject = Subject { topic: &settings.kafka.topic, channel: channel.name() };
-    let telemetry = Telemetry::new(&registry, subject).context("the metrics cannot be registered")?;
+    let traces =
+        Traces::from_settings(&settings, channel.name()).map_err(|error| Failure::Refused(error.to_string()))?;
+    let telemetry = Telemetry::new(&registry, subject).context("the metrics cannot be registered")?.with_traces(traces);
     let admin = AdminServer::bind(settings.http.address, Arc::clone(&health), registry)
         .await
         .map_err(|error| Failure::Refused(error.to_string()))?;
@@ -58,10 +61,11 @@ pub async fn work(settings: Settings, postgres: Postgres, channel: Channel) -> R
         version = env!("CARGO_PKG_VERSION"),
         "worker starts"
     );
+    let telemetry = Arc::new(telemetry);
     let parts = Parts {
         producer: DeadLetterProducer::new(&settings).context("the producer of dead letters")?,
         lag: LagReader::start(&settings).context("the reader of offsets")?,
-        telemetry: Arc::new(telemetry),
+        telemetry: Arc::clone(&telemetry),
         settings,
         postgres,
         channel,
@@ -70,6 +74,8 @@ pub async fn work(settings: Settings, postgres: Postgres, channel: Channel) -> R
     };
     // On a thread of the pool, where what wakes it runs too: waking it is no switch between threads then.
     let ending = tokio::spawn(worker::run(parts)).await.unwrap_or_else(|error| Ending::Failed(error.to_string()));
+    // It blocks, and its requests run on this runtime.
+    let _ = tokio::task::spawn_blocking(move || telemetry.shutdown()).await;
     let _ = stop_admin.send(());
     let _ = admin.await;
     report(ending)

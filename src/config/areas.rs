@@ -224,7 +224,7 @@ pub struct Http {
     pub address: SocketAddr,
 }
 
-/// Logs.
+/// Logs and traces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
@@ -233,6 +233,10 @@ pub struct Telemetry {
     /// What is logged: a level, and levels of single modules as `module=level`, comma separated.
     #[schemars(extend("x-kind" = "log-filter"))]
     pub log_level: String,
+    /// Where spans are sent to, over OTLP and HTTP: the collector's address, without the path. Empty: none are written. A record's
+    /// spans are in its producer's trace where it has a `traceparent` header, and are left out where that says so.
+    #[schemars(example = "http://localhost:4318", extend("x-kind" = "http-url"))]
+    pub otlp_endpoint: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -341,7 +345,7 @@ impl Default for Http {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { log_format: LogFormat::Json, log_level: "info".to_owned() }
+        Self { log_format: LogFormat::Json, log_level: "info".to_owned(), otlp_endpoint: String::new() }
     }
 }
 

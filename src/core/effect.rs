@@ -160,11 +160,6 @@ impl RecordName {
     pub fn offset(&self) -> i64 {
         self.coordinates.offset.0
     }
-
-    #[must_use]
-    pub fn trace_id(&self) -> Option<String> {
-        self.trace.map(|trace| format!("{:032x}", trace.trace_id))
-    }
 }
 
 /// How a record ended here: the label of `records_total{outcome}`.

@@ -7,9 +7,12 @@ use tracing::{debug, error, info, warn};
 use super::labels::{Dependency, RebalanceKind, Statement, StatementResult};
 use super::{Telemetry, gauge_value, unix_seconds};
 use crate::core::breaker::BreakerState;
+use crate::core::dead_letter::Letter;
 use crate::core::effect::PauseCause;
 use crate::core::failure::DeliveryFailure;
+use crate::core::input::Ticket;
 use crate::core::record::Partition;
+use crate::core::trace::TraceParent;
 
 /// The consumer was polled; `records` may be 0.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +23,10 @@ pub struct Polled {
 /// One try of a delivery ended.
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptEnded<'a> {
+    pub ticket: Ticket,
     pub attempt: u32,
+    /// As it was sent along.
+    pub trace: Option<TraceParent>,
     pub result: &'a Result<(), DeliveryFailure>,
     pub duration: Duration,
 }
@@ -93,16 +99,17 @@ pub struct KafkaFailed<'a> {
 
 /// The DLQ topic acknowledged a dead letter.
 #[derive(Clone, Copy, Debug)]
-pub struct DeadLetterPublished {
-    pub id: i64,
+pub struct DeadLetterPublished<'a> {
+    pub letter: &'a Letter,
     pub duration: Duration,
 }
 
 /// A dead letter could not be published. It is kept, and published later.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadLetterNotPublished<'a> {
-    pub id: i64,
+    pub letter: &'a Letter,
     pub error: &'a str,
+    pub duration: Duration,
 }
 
 /// Postgres answered a statement, or did not.
@@ -125,8 +132,11 @@ impl Polled {
 impl AttemptEnded<'_> {
     /// A failure is told by what the engine makes of it.
     pub fn emit(self, telemetry: &Telemetry) {
-        let Self { attempt, result, duration } = self;
+        let Self { ticket, attempt, trace, result, duration } = self;
         telemetry.series.attempt(result).observe(duration);
+        if let (Some(traces), Some(trace)) = (&telemetry.traces, trace) {
+            traces.attempt_ended((ticket, attempt), trace, result.as_ref().map(|&()| ()), duration);
+        }
         if let Err(failure) = result {
             let class = failure.class.as_str();
             debug!(attempt, class, ?duration, error = failure.error, "attempt failed");
@@ -225,21 +235,27 @@ impl KafkaFailed<'_> {
     }
 }
 
-impl DeadLetterPublished {
+impl DeadLetterPublished<'_> {
     pub fn emit(self, telemetry: &Telemetry) {
         let metrics = &telemetry.metrics;
         metrics.dead_letters_published_total.with_label_values(&[telemetry.topic.as_ref()]).inc();
         metrics.dead_letter_publish_duration_seconds.observe(self.duration.as_secs_f64());
-        debug!(id = self.id, duration = ?self.duration, "dead letter published");
+        if let Some(traces) = &telemetry.traces {
+            traces.letter_published(self.letter, None, self.duration);
+        }
+        debug!(id = self.letter.id, duration = ?self.duration, "dead letter published");
     }
 }
 
 impl DeadLetterNotPublished<'_> {
     pub fn emit(self, telemetry: &Telemetry) {
         telemetry.metrics.dead_letter_publish_failures_total.inc();
+        if let Some(traces) = &telemetry.traces {
+            traces.letter_published(self.letter, Some(self.error), self.duration);
+        }
         let kind = "dead letter not published";
         if let Some(suppressed) = telemetry.repeated.admit(kind, std::time::Instant::now()) {
-            let (id, error) = (self.id, self.error);
+            let (id, error) = (self.letter.id, self.error);
             error!(id, error, suppressed, "dead letters cannot be published: they are kept and published later");
         }
     }

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_read_names_its_key() {
-        let settings = Telemetry { log_format: LogFormat::Pretty, log_level: "herald=loud".to_owned() };
+        let settings =
+            Telemetry { log_format: LogFormat::Pretty, log_level: "herald=loud".to_owned(), ..Telemetry::default() };
         let error = init(&settings).unwrap_err().to_string();
         assert!(error.starts_with("telemetry.log_level: \"herald=loud\""), "{error}");
     }

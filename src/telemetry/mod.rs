@@ -9,6 +9,7 @@ pub mod labels;
 pub mod lag;
 pub mod logs;
 pub mod metrics;
+pub mod traces;
 
 mod define;
 mod limit;
@@ -28,6 +29,9 @@ use self::lag::LagBoard;
 use self::limit::RateLimit;
 use self::metrics::Metrics;
 use self::series::Series;
+use self::traces::Traces;
+use crate::core::effect::{Delivery, RecordName};
+use crate::core::trace::TraceParent;
 use crate::preflight::Retention;
 
 /// Between two lines that say the same.
@@ -49,6 +53,7 @@ pub struct Telemetry {
     channel: Arc<str>,
     repeated: RateLimit,
     ignored_types: RateLimit,
+    traces: Option<Traces>,
 }
 
 impl Telemetry {
@@ -66,7 +71,34 @@ impl Telemetry {
             channel: subject.channel.into(),
             repeated: RateLimit::new(LINE_INTERVAL),
             ignored_types: RateLimit::new(LINE_INTERVAL),
+            traces: None,
         })
+    }
+
+    /// From here on what is reported is written as spans as well.
+    #[must_use]
+    pub fn with_traces(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
+    }
+
+    /// What is sent along with an attempt: its own span where spans are written, else what the producer sent.
+    pub fn attempt_trace(&self, delivery: &Delivery) -> Option<TraceParent> {
+        let Some(traces) = &self.traces else { return delivery.trace };
+        Some(traces.attempt((delivery.ticket, delivery.attempt), delivery.coordinates, delivery.trace))
+    }
+
+    /// For log lines about a record that has a trace.
+    fn trace_id(&self, record: &RecordName) -> Option<String> {
+        let own = self.traces.as_ref().map(|traces| traces.trace_id(record.coordinates, record.trace));
+        let trace_id = own.or(record.trace.map(|origin| origin.trace_id))?;
+        Some(format!("{trace_id:032x}"))
+    }
+
+    /// Nothing is reported after this. Blocks for a moment while the collector takes the last spans.
+    pub fn shutdown(&self) {
+        if let Some(traces) = &self.traces {
+            traces.shutdown();
+        }
     }
 
     /// For gauges that are measured and not reported: queues, pools, table sizes.

@@ -13,6 +13,23 @@ impl Telemetry {
     pub fn report(&self, report: &Report) {
         self.count(report);
         self.write(report);
+        self.trace(report);
+    }
+
+    fn trace(&self, report: &Report) {
+        let Some(traces) = &self.traces else { return };
+        match report {
+            Report::Ended { record, outcome, duration } => {
+                traces.record_ended(record, *outcome, "process", *duration);
+            }
+            Report::ParkedEnded { record, outcome, duration } => {
+                traces.record_ended(record, *outcome, "process parked", *duration);
+            }
+            Report::ReplayEnded { record, outcome, duration } => {
+                traces.record_ended(record, *outcome, "process replayed", *duration);
+            }
+            _ => {}
+        }
     }
 
     fn count(&self, report: &Report) {
@@ -78,20 +95,20 @@ impl Telemetry {
         match report {
             Report::Ended { record, outcome, duration } => debug!(
                 topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
-                trace_id = record.trace_id(), outcome = outcome.as_str(), ?duration, "record ended"
+                trace_id = self.trace_id(record), outcome = outcome.as_str(), ?duration, "record ended"
             ),
             Report::ReplayEnded { record, outcome, duration } => debug!(
                 topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
-                trace_id = record.trace_id(), outcome = outcome.as_str(), ?duration, "replayed record ended"
+                trace_id = self.trace_id(record), outcome = outcome.as_str(), ?duration, "replayed record ended"
             ),
             Report::ParkedEnded { record, outcome, duration } => debug!(
                 topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
-                trace_id = record.trace_id(), outcome = outcome.as_str(), ?duration, "parked record ended"
+                trace_id = self.trace_id(record), outcome = outcome.as_str(), ?duration, "parked record ended"
             ),
             Report::Claimed(_) | Report::ParkedRemoved { .. } => {}
             Report::Buried { record, reason, attempts, error } => error!(
                 topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
-                trace_id = record.trace_id(), attempt = attempts, %reason, error, "dead letter: see herald dlq list"
+                trace_id = self.trace_id(record), attempt = attempts, %reason, error, "dead letter: see herald dlq list"
             ),
             Report::IgnoredEventType { event_type } => {
                 if let Some(suppressed) = self.ignored_types.admit(event_type, Instant::now()) {
@@ -103,20 +120,20 @@ impl Telemetry {
             ),
             Report::RetryScheduled { record, attempt, wait, place, error } => warn!(
                 topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
-                trace_id = record.trace_id(), attempt, ?wait, place = place.as_str(), error, "delivery failed: tried again later"
+                trace_id = self.trace_id(record), attempt, ?wait, place = place.as_str(), error, "delivery failed: tried again later"
             ),
             Report::DeliveryHeld { record, wait, error } => {
                 if let Some(suppressed) = self.admit("delivery held") {
                     warn!(
                         topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
-                        trace_id = record.trace_id(), ?wait, error, suppressed,
+                        trace_id = self.trace_id(record), ?wait, error, suppressed,
                         "channel is not available: deliveries are held, no attempt is spent"
                     );
                 }
             }
             Report::ExhaustedWithoutEvidence { record } => warn!(
                 topic, partition = record.partition(), offset = record.offset(), order_id = record.order_id.as_deref(),
-                trace_id = record.trace_id(),
+                trace_id = self.trace_id(record),
                 "all attempts are spent, but nothing shows that the channel works for others: the record stays parked"
             ),
             Report::BreakerOpened { error } => error!(

@@ -12,10 +12,11 @@ use super::events::{
 use super::labels::{RebalanceKind, Statement, StatementResult};
 use super::lag::PartitionLag;
 use super::*;
+use crate::core::dead_letter::Letter;
 use crate::core::effect::{ClaimResult, Outcome, PauseCause, RecordName, Report, WaitingPlace};
 use crate::core::failure::{DeliveryFailure, FailureClass, Reason};
 use crate::core::input::Ticket;
-use crate::core::record::{Coordinates, Epoch, Offset, Partition, Timestamp};
+use crate::core::record::{Coordinates, Epoch, Offset, Partition, Record, Timestamp};
 
 const SUBJECT: Subject<'_> = Subject { topic: "order_events", channel: "webhook" };
 
@@ -178,6 +179,23 @@ fn record() -> RecordName {
     }
 }
 
+fn letter(id: i64) -> Letter {
+    let RecordName { coordinates, timestamp, .. } = record();
+    Letter {
+        id,
+        topic: "order_events".into(),
+        record: Record { coordinates, timestamp, key: None, value: None, headers: Vec::new() },
+        reason: Reason::Permanent,
+        class: "permanent".to_owned(),
+        error: "webhook: 422".to_owned(),
+        attempts: 1,
+        first_failed_at: Timestamp(0),
+        last_failed_at: Timestamp(0),
+        fingerprint: "a91f".to_owned(),
+        replays: 0,
+    }
+}
+
 fn reports() -> Vec<(Report, &'static str, &'static str)> {
     let second = Duration::from_secs(1);
     let error = || "webhook: 500".to_owned();
@@ -274,7 +292,7 @@ fn an_attempt_is_counted_by_its_class() {
     let failures = classes.map(|class| Err(DeliveryFailure { class, error: "x".to_owned() }));
     for result in failures.iter().chain([&Ok(())]) {
         let (attempt, duration) = (1, Duration::from_millis(5));
-        AttemptEnded { attempt, result, duration }.emit(&telemetry);
+        AttemptEnded { ticket: Ticket(1), attempt, trace: None, result, duration }.emit(&telemetry);
     }
     let series = scrape(&registry);
     for result in ["ok", "transient", "unknown", "permanent", "outage"] {
@@ -307,8 +325,8 @@ fn every_event_of_the_shell_is_counted() {
     OffsetsLost { partition: Partition(0), count: 5 }.emit(&telemetry);
     let (class, error) = ("authorization", "denied");
     KafkaFailed { class, error }.emit(&telemetry);
-    DeadLetterPublished { id: 1, duration }.emit(&telemetry);
-    DeadLetterNotPublished { id: 2, error }.emit(&telemetry);
+    DeadLetterPublished { letter: &letter(1), duration }.emit(&telemetry);
+    DeadLetterNotPublished { letter: &letter(2), error, duration }.emit(&telemetry);
     for statement in [Statement::Claim, Statement::RaiseEpoch] {
         let (result, rows) = (StatementResult::Ok, 100);
         StatementEnded { statement, result, rows, duration }.emit(&telemetry);
@@ -348,8 +366,8 @@ fn ten_thousand_orders_and_errors_add_no_series() {
         let error = format!("error {number}");
         let (attempt, place, wait) = (1, WaitingPlace::Lane, Duration::from_secs(1));
         let failure = Err(DeliveryFailure { class: FailureClass::Permanent, error: error.clone() });
-        AttemptEnded { attempt, result: &failure, duration: wait }.emit(&telemetry);
-        DeadLetterNotPublished { id: number, error: &error }.emit(&telemetry);
+        AttemptEnded { ticket: Ticket(1), attempt, trace: None, result: &failure, duration: wait }.emit(&telemetry);
+        DeadLetterNotPublished { letter: &letter(number), error: &error, duration: wait }.emit(&telemetry);
         OffsetsCommitted { result: Err(&error) }.emit(&telemetry);
         for report in [
             Report::IgnoredEventType { event_type: format!("TYPE_{number}").into() },

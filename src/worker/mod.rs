@@ -22,7 +22,7 @@ use crate::channels::pool::{DeliveryPool, Ended};
 use crate::config::Settings;
 use crate::core::breaker::BreakerConfig;
 use crate::core::decode::Decoder;
-use crate::core::effect::{Effect, Effects, Report};
+use crate::core::effect::{Delivery, Effect, Effects, Report};
 use crate::core::engine::{Engine, EngineConfig};
 use crate::core::input::{Input, Now, ReplayRow};
 use crate::core::record::{Offset, Partition};
@@ -295,8 +295,8 @@ impl Worker {
 
     fn take_deliveries(&mut self) {
         let mut results = Vec::with_capacity(self.ended.len());
-        for Ended { ticket, attempt, result, duration, .. } in self.ended.drain(..) {
-            AttemptEnded { attempt, result: &result, duration }.emit(&self.telemetry);
+        for Ended { ticket, attempt, trace, result, duration } in self.ended.drain(..) {
+            AttemptEnded { ticket, attempt, trace, result: &result, duration }.emit(&self.telemetry);
             results.push((ticket, result));
         }
         self.input(Input::Delivered { results });
@@ -312,7 +312,10 @@ impl Worker {
                 Effect::Park(batch) => self.spawn(statements::park(self.ledger(), batch)),
                 Effect::Dead(batch) => self.spawn(statements::dead(self.ledger(), batch)),
                 Effect::LoadParked(keys) => self.spawn(statements::load_parked(self.ledger(), keys)),
-                Effect::Deliver(delivery) => self.deliveries.start(delivery),
+                Effect::Deliver(delivery) => {
+                    let trace = self.telemetry.attempt_trace(&delivery);
+                    self.deliveries.start(Delivery { trace, ..delivery });
+                }
                 Effect::Abort(ticket) => self.deliveries.abort(ticket),
                 Effect::InspectHolder { ticket, holder } => {
                     self.spawn(ownership::inspect(Arc::clone(&self.lag), ticket, holder));

@@ -163,15 +163,16 @@ impl Outbox {
     async fn publish_all(&self, letters: &[Letter]) -> Vec<i64> {
         let publish = async |letter: &Letter| {
             let started = Instant::now();
-            let id = letter.id;
-            match self.producer.publish(letter).await {
+            let published = self.producer.publish(letter).await;
+            let duration = started.elapsed();
+            match published {
                 Ok(()) => {
-                    DeadLetterPublished { id, duration: started.elapsed() }.emit(&self.telemetry);
-                    Some(id)
+                    DeadLetterPublished { letter, duration }.emit(&self.telemetry);
+                    Some(letter.id)
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    DeadLetterNotPublished { id, error: &error }.emit(&self.telemetry);
+                    DeadLetterNotPublished { letter, error: &error, duration }.emit(&self.telemetry);
                     self.health.hold(NotReady::Dlq, error);
                     None
                 }

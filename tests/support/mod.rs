@@ -3,6 +3,7 @@
 // A kit for all behaviours: no single one needs every tool.
 #![allow(dead_code, unused_imports)]
 
+pub mod collector;
 pub mod gateway;
 pub mod headers;
 pub mod kafka;
