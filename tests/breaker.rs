@@ -109,7 +109,7 @@ async fn a_worker_stays_in_its_group_while_the_gateway_is_away_for_longer_than_i
     let mut world = World::with_partitions(3).await;
     let worker = one_attempt(&world)
         .with("HERALD_KAFKA__MAX_POLL_INTERVAL", "6s")
-        .with("HERALD_KAFKA__SESSION_TIMEOUT", "3s")
+        .with("HERALD_KAFKA__SESSION_TIMEOUT", "6s")
         .with("HERALD_DELIVERY__DRAIN_TIMEOUT", "1s")
         .start()
         .await;
