@@ -20,7 +20,7 @@ fn setup(world: &World) -> WorkerSetup {
     world
         .worker()
         .with("HERALD_NOTIFICATION__EVENT_TYPES", &EVENT_TYPES.join(","))
-        .with("HERALD_KAFKA__SESSION_TIMEOUT", "2s")
+        .with("HERALD_KAFKA__SESSION_TIMEOUT", "6s")
         .with("HERALD_RETRY__PARK_AFTER", "1s")
 }
 
