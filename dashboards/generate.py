@@ -573,7 +573,7 @@ def dead_letters():
         "timeseries", "Actions of operators, by action and result",
         "Within the interval of a point. `refused` was not permitted or not sensible; `conflict` met a change made meanwhile.",
         "short", 6, 7,
-        ("max by (action, result) (increase(herald_operator_actions_total{@S}[$__rate_interval]))", "{{action}} {{result}}"),
+        ("sum by (action, result) (increase(herald:operator_actions{@J}[$__rate_interval])) > 0", "{{action}} {{result}}"),
         runbooks=["HeraldOperatorRefused"],
     )
 

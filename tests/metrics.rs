@@ -66,7 +66,7 @@ const CONTRACT: &[(&str, &str, Labels)] = &[
     ("dead_letters_oldest_open_timestamp_seconds", "gauge", &[]),
     ("dead_letters_expiring", "gauge", &[]),
     ("replays_total", "counter", &[("result", "notified duplicate dead_lettered refused")]),
-    ("replay_runs", "gauge", &[]),
+    ("replay_runs", "gauge", &[("state", "planned running paused stopped cancelled done")]),
     ("replay_remaining_records", "gauge", &[]),
     ("operator_actions_total", "counter", &[("result", "ok refused conflict error")]),
     ("build_info", "gauge", &[]),
@@ -203,6 +203,42 @@ async fn the_sums_close_over_every_outcome_and_while_work_goes_on() {
     worker.wait_for_metric("herald_ledger_rows", &[], 302.0).await;
     let waited = worker.metrics().await.sum("herald_postgres_pool_wait_seconds_count", &[]);
     assert!(waited > 1.0, "statements wait for a connection each: {waited}");
+}
+
+#[tokio::test]
+async fn what_operators_did_is_counted_ever_and_is_the_same_at_every_worker_and_after_a_restart() {
+    let world = World::with_partitions(2).await;
+    let setup = world.worker();
+    let acts = async |words: &[&str], code| assert_eq!(setup.run_command(words).await.code, Some(code), "{words:?}");
+    let first = setup.start().await;
+    world.kafka.produce(&world.topic, vec![NewRecord::of("no JSON"), NewRecord::of("{}")]).await;
+    world.buried(2).await;
+    let counted = async |worker: &Worker, expected: [(&str, &str, f64); 5]| {
+        for (action, result, count) in expected {
+            let labels = [("action", action), ("result", result)];
+            worker.wait_for_metric("herald_operator_actions_total", &labels, count).await;
+        }
+    };
+    acts(&["dlq", "discard", "--reason", "undecodable", "--why", "test_data"], 0).await;
+    acts(&["dlq", "replay"], 3).await;
+    acts(&["dlq", "replays", "cancel", "r9"], 3).await;
+    acts(&["dlq", "reindex", "--of-topic", "no-such-topic"], 1).await;
+    let seen = [
+        ("discard", "ok", 1.0),
+        ("replay", "refused", 1.0),
+        ("cancel", "refused", 1.0),
+        ("reindex", "error", 1.0),
+        ("restore", "conflict", 0.0),
+    ];
+    counted(&first, seen).await;
+    let second = setup.start().await;
+    counted(&second, seen).await;
+    drop((first, second));
+    // Nobody is there to see it.
+    acts(&["dlq", "discard", "--reason", "invalid", "--why", "test_data"], 0).await;
+    let third = setup.start().await;
+    let [(action, result, _), others @ ..] = seen;
+    counted(&third, [others[0], others[1], others[2], others[3], (action, result, 2.0)]).await;
 }
 
 #[tokio::test]

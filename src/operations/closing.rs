@@ -99,7 +99,7 @@ impl Operations {
         }
         let closing = self.closing(frozen, done).await?;
         if closing.done.is_empty() {
-            return Err(self.refuse(&act, told("discarded", &closing.left)).await);
+            return Err(self.conflict(&act, told("discarded", &closing.left)).await);
         }
         Ok(closing)
     }
@@ -114,7 +114,7 @@ impl Operations {
         }
         let closing = self.closing(frozen, done).await?;
         if closing.done.is_empty() {
-            return Err(self.refuse(&act, told("restored", &closing.left)).await);
+            return Err(self.conflict(&act, told("restored", &closing.left)).await);
         }
         Ok(closing)
     }

@@ -34,7 +34,7 @@ pub use selection::Selection;
 use crate::config::{DeadLetters, Settings};
 use crate::core::decode::Decoder;
 use crate::core::failure::LedgerFailure;
-use crate::postgres::{Act, Postgres};
+use crate::postgres::{Act, AuditResult, Postgres};
 
 /// Why an operation was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,13 +92,25 @@ impl Operations {
         Ok(())
     }
 
-    /// Writes the refusal down. That it could not be written makes it no less refused.
+    /// Refuses what is not permitted, or not sensible.
     async fn refuse(&self, act: &Act, why: impl Into<String>) -> OperationError {
         let why = why.into();
-        if let Err(error) = self.postgres.audit_refusal(act, &why).await {
-            tracing::warn!(?error, action = act.action, "a refusal could not be written to the audit");
-        }
+        self.audit_not_done(act, AuditResult::Refused, &why).await;
         OperationError::Refused(why)
+    }
+
+    /// Refuses what somebody else was faster with.
+    async fn conflict(&self, act: &Act, why: impl Into<String>) -> OperationError {
+        let why = why.into();
+        self.audit_not_done(act, AuditResult::Conflict, &why).await;
+        OperationError::Refused(why)
+    }
+
+    /// That it could not be written makes it no more done.
+    async fn audit_not_done(&self, act: &Act, result: AuditResult, why: &str) {
+        if let Err(error) = self.postgres.audit_not_done(act, result, why).await {
+            tracing::warn!(?error, action = act.action, "what was not done could not be written to the audit");
+        }
     }
 }
 

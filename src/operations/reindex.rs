@@ -5,7 +5,7 @@ use crate::core::decode::{Decoded, Decoder, synthetic_identity};
 use crate::core::failure::Reason;
 use crate::kafka::foreign_letters::{self, ReadLetter};
 use crate::kafka::letter_reader::read_topic;
-use crate::postgres::RebuiltLetter;
+use crate::postgres::{AuditResult, RebuiltLetter};
 
 /// What was read, and what came of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,19 @@ impl Operations {
         let topic = topic.unwrap_or(&self.rules().topic);
         let act = self.act("reindex", Selection::default().to_json(), topic);
         self.may_change(&act).await?;
+        match self.rebuild(topic, any_group).await {
+            Ok(found) => {
+                self.postgres.audit_done(&act, found.added, &format!("{} records read", found.read)).await?;
+                Ok(found)
+            }
+            Err(error) => {
+                self.audit_not_done(&act, AuditResult::Failed, &error.to_string()).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn rebuild(&self, topic: &str, any_group: bool) -> Result<Reindexed, OperationError> {
         let mut found = Reindexed::default();
         let decoder = self.decoder();
         let mut batches = read_topic(&self.settings.kafka, topic);
@@ -44,7 +57,6 @@ impl Operations {
             }
             found.added += self.postgres.rebuild_letters(&letters, self.settings.ledger.retention).await?;
         }
-        self.postgres.audit_done(&act, found.added, &format!("{} records read", found.read)).await?;
         Ok(found)
     }
 

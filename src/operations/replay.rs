@@ -146,15 +146,14 @@ impl Operations {
         let act = self.act("replay", replay_json(id), "");
         self.may_change(&act).await?;
         if !self.postgres.move_replay(id, &[ReplayState::Planned], ReplayState::Running, &act).await? {
-            let why = match self.replay(id).await {
-                Err(error) => error.to_string(),
-                Ok(replay) if replay.state == ReplayState::Planned => format!(
-                    "plan p{id} is stale: it was valid until {}; plan again",
-                    super::audit::moment(replay.valid_until)
-                ),
-                Ok(replay) => told(&replay),
-            };
-            return Err(self.refuse(&act, why).await);
+            return Err(match self.replay(id).await {
+                Err(error) => self.refuse(&act, error.to_string()).await,
+                Ok(replay) if replay.state == ReplayState::Planned => {
+                    let until = super::audit::moment(replay.valid_until);
+                    self.conflict(&act, format!("plan p{id} is stale: it was valid until {until}; plan again")).await
+                }
+                Ok(replay) => self.conflict(&act, told(&replay)).await,
+            });
         }
         self.replay(id).await
     }
@@ -200,11 +199,10 @@ impl Operations {
         let act = self.act(action, replay_json(id), "");
         self.may_change(&act).await?;
         if !self.postgres.move_replay(id, from, to, &act).await? {
-            let why = match self.replay(id).await {
-                Err(error) => error.to_string(),
-                Ok(replay) => told(&replay),
-            };
-            return Err(self.refuse(&act, why).await);
+            return Err(match self.replay(id).await {
+                Err(error) => self.refuse(&act, error.to_string()).await,
+                Ok(replay) => self.conflict(&act, told(&replay)).await,
+            });
         }
         self.replay(id).await
     }

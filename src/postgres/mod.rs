@@ -25,7 +25,7 @@ mod replays;
 mod stored_record;
 mod text;
 
-pub use audit::{Act, AuditRow};
+pub use audit::{Act, AuditCount, AuditResult, AuditRow};
 pub use dead_letter_closing::Expired;
 pub use dead_letter_detail::{LedgerEntry, WaitingRecord, WholeLetter};
 pub use dead_letter_listing::{Closed, LetterGroup, ListedLetter, TREND_BUCKETS};
@@ -37,8 +37,8 @@ pub use parked::ParkedFacts;
 pub use pool::{ConnectError, PoolFacts, Postgres};
 pub use preflight::PreflightFacts;
 pub use replay_prospects::{LetterProspect, Prospect};
-pub use replay_scheduling::{NextLetter, Scheduling};
-pub use replays::{PlannedLetter, Replay, ReplayState, ReplayTerms};
+pub use replay_scheduling::{EndedUnscheduled, NextLetter, Scheduling};
+pub use replays::{PlannedLetter, Replay, ReplayCount, ReplayState, ReplayTerms};
 pub use stored_record::encode as stored_form;
 
 /// Ten years at most: far beyond any retention, and no overflow of a timestamp.

@@ -31,6 +31,15 @@ pub struct Scheduling {
     pub record: Record,
 }
 
+/// Letters of a replay that ended without being scheduled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedUnscheduled {
+    /// Their orders were notified meanwhile.
+    pub duplicates: u64,
+    /// They are not as they were planned.
+    pub left_out: u64,
+}
+
 impl Postgres {
     /// The next planned letters of a replay.
     pub async fn next_letters(&self, replay: i64, limit: u32) -> Result<Vec<NextLetter>, LedgerFailure> {
@@ -58,8 +67,8 @@ impl Postgres {
         Ok(next.collect())
     }
 
-    /// Leaves letters out of a replay.
-    pub async fn leave_out(&self, replay: i64, places: &[i32], why: &str) -> Result<(), LedgerFailure> {
+    /// Leaves letters out of a replay, and says how many.
+    pub async fn leave_out(&self, replay: i64, places: &[i32], why: &str) -> Result<u64, LedgerFailure> {
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
             "UPDATE replay_letters SET state = 'ended', outcome = 'left_out', detail = $3, ended_at = clock_timestamp()
@@ -69,13 +78,13 @@ impl Postgres {
             why,
         );
         let left = self.answer(statement.execute(&mut *lease)).await;
-        lease.end(left).await.map(drop)
+        lease.end(left).await.map(|done| done.rows_affected())
     }
 
     /// Parks the letters, due one after another at the replay's rate, as far as the replay runs and they are as they were
     /// planned: dead in the ledger, open in the table, with no later failure. One whose order was notified meanwhile is resolved;
-    /// any other is left out. May be repeated, and by several workers at once.
-    pub async fn schedule(&self, replay: i64, letters: &[Scheduling]) -> Result<(), LedgerFailure> {
+    /// any other is left out. May be repeated, and by several workers at once: one of them is told what ended with it.
+    pub async fn schedule(&self, replay: i64, letters: &[Scheduling]) -> Result<EndedUnscheduled, LedgerFailure> {
         let columns = Columns::of(letters);
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
@@ -135,10 +144,14 @@ impl Postgres {
                       detail = CASE WHEN s.place IS NULL AND n.place IS NULL THEN 'it is not as it was planned' END,
                       scheduled_at = clock_timestamp(), ended_at = CASE WHEN s.place IS NULL THEN clock_timestamp() END
                  FROM chosen c LEFT JOIN scheduled s ON s.place = c.place LEFT JOIN notified n ON n.place = c.place
-                WHERE p.replay_id = $1 AND p.place = c.place)
-             UPDATE replays r
-                SET next_due_at = run.base + (SELECT count(*) FROM scheduled) * interval '1 second' / run.rate
-               FROM run WHERE r.id = run.id"#,
+                WHERE p.replay_id = $1 AND p.place = c.place
+               RETURNING p.outcome),
+             paced AS (
+               UPDATE replays r
+                  SET next_due_at = run.base + (SELECT count(*) FROM scheduled) * interval '1 second' / run.rate
+                 FROM run WHERE r.id = run.id)
+             SELECT count(*) FILTER (WHERE outcome = 'duplicate') AS "duplicates!",
+                    count(*) FILTER (WHERE outcome = 'left_out') AS "left_out!" FROM marked"#,
             replay,
             &*self.group,
             &*self.topic,
@@ -150,8 +163,9 @@ impl Postgres {
             &columns.keys,
             &columns.records,
         );
-        let scheduled = self.answer(statement.execute(&mut *lease)).await;
-        lease.end(scheduled).await.map(drop)
+        let ended = self.answer(statement.fetch_one(&mut *lease)).await;
+        let ended = lease.end(ended).await?;
+        Ok(EndedUnscheduled { duplicates: ended.duplicates.cast_unsigned(), left_out: ended.left_out.cast_unsigned() })
     }
 
     /// Replayed records that are due, of the partitions that are still owned: at most `limit`. None of a key that waits for a

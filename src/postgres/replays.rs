@@ -64,6 +64,13 @@ pub struct Replay {
     pub progress: ReplayProgress,
 }
 
+/// How many replays are in a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayCount {
+    pub state: ReplayState,
+    pub count: u64,
+}
+
 impl Postgres {
     /// Freezes the letters as a plan, and gives its id. Letters that are gone meanwhile are left out.
     pub async fn write_plan(
@@ -218,6 +225,22 @@ impl Postgres {
         Ok(lease.end(rows).await?.into_iter().filter_map(ReplayRow::replay).collect())
     }
 
+    /// How many there are in each state, plans too.
+    pub async fn replay_counts(&self) -> Result<Vec<ReplayCount>, LedgerFailure> {
+        let mut lease = self.lease().await?;
+        let statement = sqlx::query!(
+            r#"SELECT state, count(*) AS "count!" FROM replays WHERE consumer_group = $1 AND topic = $2 GROUP BY state"#,
+            &*self.group,
+            &*self.topic,
+        );
+        let rows = self.answer(statement.fetch_all(&mut *lease)).await;
+        let counts = lease.end(rows).await?.into_iter().filter_map(|row| {
+            let state = ReplayState::of(&row.state)?;
+            Some(ReplayCount { state, count: row.count.cast_unsigned() })
+        });
+        Ok(counts.collect())
+    }
+
     /// Removes plans that were never executed, and replays that ended, of long ago.
     pub async fn prune_replays(&self, retention: Duration) -> Result<(), LedgerFailure> {
         let mut lease = self.lease().await?;
@@ -278,7 +301,7 @@ impl ReplayRow {
         };
         Some(Replay {
             id: self.id,
-            state: ReplayState::ALL.into_iter().find(|state| state.as_str() == self.state)?,
+            state: ReplayState::of(&self.state)?,
             planned_by: self.planned_by,
             planned_at: Timestamp(self.planned_ms),
             valid_until: Timestamp(self.valid_ms),
@@ -298,6 +321,11 @@ impl ReplayRow {
 
 impl ReplayState {
     pub const ALL: [Self; 6] = [Self::Planned, Self::Running, Self::Paused, Self::Stopped, Self::Cancelled, Self::Done];
+
+    /// None for a state of a later version.
+    fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
 
     #[must_use]
     pub fn as_str(self) -> &'static str {

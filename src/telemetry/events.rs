@@ -89,6 +89,15 @@ pub struct DeadLettersExpiring {
     pub count: u64,
 }
 
+/// Letters of a replay ended before they were delivered.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplaysEnded {
+    /// Their orders were notified meanwhile.
+    pub duplicates: u64,
+    /// Changed since the plan, gone, or not readable.
+    pub refused: u64,
+}
+
 /// A Kafka client complained.
 #[derive(Clone, Copy, Debug)]
 pub struct KafkaFailed<'a> {
@@ -222,6 +231,15 @@ impl OffsetsLost {
         telemetry.metrics.offsets_lost_total.with_label_values(&[topic]).inc_by(self.count);
         let (partition, count) = (self.partition.0, self.count);
         error!(topic, partition, count, "records lost to retention before they were read");
+    }
+}
+
+impl ReplaysEnded {
+    /// The replay tells of each letter in its own list: there may be thousands.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let ended = &telemetry.metrics.replays_total;
+        ended.with_label_values(&["duplicate"]).inc_by(self.duplicates);
+        ended.with_label_values(&["refused"]).inc_by(self.refused);
     }
 }
 

@@ -49,6 +49,16 @@ pub enum StatementResult {
     Outage,
 }
 
+/// How an operator's action ended: `operator_actions_total{result}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OperatorResult {
+    Ok,
+    Refused,
+    /// It met a change made meanwhile.
+    Conflict,
+    Error,
+}
+
 /// A bounded queue between threads: `queue_length{queue}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Queue {
@@ -160,6 +170,20 @@ impl StatementResult {
             Self::BadData => "bad_data",
             Self::Conflict => "conflict",
             Self::Outage => "outage",
+        }
+    }
+}
+
+impl OperatorResult {
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Refused, Self::Conflict, Self::Error];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Conflict => "conflict",
+            Self::Error => "error",
         }
     }
 }

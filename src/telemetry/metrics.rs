@@ -21,7 +21,8 @@ const DRAIN: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 3
 const BATCH: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
 metrics! {
-    /// Every metric but those of a partition's lag ([`LagBoard`](super::lag::LagBoard)) and of the process.
+    /// Every metric but those of a partition's lag ([`LagBoard`](super::lag::LagBoard)), of operators
+    /// ([`OperatorBoard`](super::operators::OperatorBoard)) and of the process.
     pub struct Metrics {
         /// Records taken from Kafka.
         records_polled_total: IntCounterVec = by(&["topic"]),
@@ -131,8 +132,6 @@ metrics! {
         replay_runs: IntGaugeVec = by(&["state"]),
         /// Records that running replays have still to process.
         replay_remaining_records: IntGauge = PLAIN,
-        /// What operators asked for, by result.
-        operator_actions_total: IntCounterVec = by(&["action", "result"]),
 
         /// 1; the labels say what runs.
         build_info: IntGaugeVec = by(&["version", "revision", "rustc"]),

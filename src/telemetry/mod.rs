@@ -9,6 +9,7 @@ pub mod labels;
 pub mod lag;
 pub mod logs;
 pub mod metrics;
+pub mod operators;
 pub mod traces;
 
 mod define;
@@ -28,6 +29,7 @@ use prometheus::process_collector::ProcessCollector;
 use self::lag::LagBoard;
 use self::limit::RateLimit;
 use self::metrics::Metrics;
+use self::operators::OperatorBoard;
 use self::series::Series;
 use self::traces::Traces;
 use crate::core::effect::{Delivery, RecordName};
@@ -49,6 +51,7 @@ pub struct Telemetry {
     metrics: Metrics,
     series: Series,
     lag: LagBoard,
+    operators: OperatorBoard,
     topic: Arc<str>,
     channel: Arc<str>,
     repeated: RateLimit,
@@ -62,11 +65,13 @@ impl Telemetry {
         let metrics = Metrics::register(registry)?;
         present::present_all(&metrics, subject);
         let lag = LagBoard::register(registry, subject.topic)?;
+        let operators = OperatorBoard::register(registry)?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
             series: Series::of(&metrics, subject),
             metrics,
             lag,
+            operators,
             topic: subject.topic.into(),
             channel: subject.channel.into(),
             repeated: RateLimit::new(LINE_INTERVAL),
@@ -118,6 +123,11 @@ impl Telemetry {
     /// Where the lag sampler leaves what it saw.
     pub fn lag(&self) -> &LagBoard {
         &self.lag
+    }
+
+    /// Where the totals of the audit are left.
+    pub fn operators(&self) -> &OperatorBoard {
+        &self.operators
     }
 }
 

@@ -10,6 +10,7 @@ use crate::core::effect::{ClaimResult, Outcome, PauseCause, WaitingPlace};
 use crate::core::failure::Reason;
 use crate::core::invariants::Invariant;
 use crate::kafka::consumer::ERROR_CLASSES;
+use crate::postgres::{DeadLetterState, ReplayState};
 
 // Values that no enum of the code holds, or not yet all of them.
 const ATTEMPT_RESULTS: [&str; 5] = ["ok", "transient", "unknown", "permanent", "outage"];
@@ -17,11 +18,7 @@ const PARKED_OUTCOMES: [&str; 3] = ["notified", "duplicate", "dead_lettered"];
 const COMMIT_RESULTS: [&str; 2] = ["ok", "error"];
 const POOL_STATES: [&str; 2] = ["used", "idle"];
 const PARKED_KINDS: [&str; 2] = ["retry", "replay"];
-const LETTER_STATES: [&str; 5] = ["open", "replaying", "quarantined", "discarded", "resolved"];
 const REPLAY_RESULTS: [&str; 4] = ["notified", "duplicate", "dead_lettered", "refused"];
-const REPLAY_STATES: [&str; 5] = ["running", "paused", "stopped", "cancelled", "done"];
-const OPERATOR_ACTIONS: [&str; 7] = ["replay", "pause", "resume", "cancel", "discard", "restore", "reindex"];
-const OPERATOR_RESULTS: [&str; 4] = ["ok", "refused", "conflict", "error"];
 const MEMORY_AREAS: [&str; 1] = ["records"];
 
 /// Makes all series present, and sets the few whose resting value is not 0.
@@ -92,10 +89,9 @@ fn present_dead_letters(metrics: &Metrics, subject: Subject<'_>) {
     let reasons = Reason::ALL.map(Reason::as_str);
     present(&metrics.dead_letters_total, &[&topic, &reasons]);
     present(&metrics.dead_letters_published_total, &[&topic]);
-    present(&metrics.dead_letters, &[&LETTER_STATES, &reasons]);
+    present(&metrics.dead_letters, &[&DeadLetterState::ALL.map(DeadLetterState::as_str), &reasons]);
     present(&metrics.replays_total, &[&REPLAY_RESULTS]);
-    present(&metrics.replay_runs, &[&REPLAY_STATES]);
-    present(&metrics.operator_actions_total, &[&OPERATOR_ACTIONS, &OPERATOR_RESULTS]);
+    present(&metrics.replay_runs, &[&ReplayState::ALL.map(ReplayState::as_str)]);
 }
 
 fn present_process(metrics: &Metrics) {

@@ -91,9 +91,9 @@ const CONTRACT: [(&str, &str, usize); 66] = [
     ("dead_letters_oldest_open_timestamp_seconds", "", 1),
     ("dead_letters_expiring", "", 1),
     ("replays_total", "result", 4),
-    ("replay_runs", "state", 5),
+    ("replay_runs", "state", 6),
     ("replay_remaining_records", "", 1),
-    ("operator_actions_total", "action,result", 28),
+    ("operator_actions_total", "action,result", 32),
     ("build_info", "revision,rustc,version", 1),
     ("invariant_violations_total", "invariant", 8),
     ("queue_length", "queue", 4),
@@ -123,6 +123,7 @@ fn label_names(series: &str) -> String {
 #[test]
 fn every_series_of_the_contract_is_there_from_the_start() {
     let (registry, telemetry) = telemetry();
+    telemetry.operators().replace([]);
     telemetry.lag().show(&[Partition(0)]);
     telemetry.lag().replace([PartitionLag {
         partition: Partition(0),

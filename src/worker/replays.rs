@@ -10,7 +10,8 @@ use crate::core::failure::LedgerFailure;
 use crate::core::input::{Input, ReplayRow};
 use crate::core::key::LaneKey;
 use crate::core::replay::ReplayStep;
-use crate::postgres::{NextLetter, Postgres, Replay, ReplayState, Scheduling};
+use crate::postgres::{EndedUnscheduled, NextLetter, Postgres, Replay, ReplayState, Scheduling};
+use crate::telemetry::events::ReplaysEnded;
 use crate::telemetry::{Telemetry, gauge_value};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -60,10 +61,8 @@ impl Replays {
     }
 
     fn show(&self, running: &[Replay]) {
-        let metrics = self.telemetry.metrics();
         let remaining: u64 = running.iter().map(|replay| replay.progress.planned + replay.progress.scheduled).sum();
-        metrics.replay_remaining_records.set(gauge_value(remaining));
-        metrics.replay_runs.with_label_values(&["running"]).set(gauge_value(running.len()));
+        self.telemetry.metrics().replay_remaining_records.set(gauge_value(remaining));
     }
 
     async fn advance(&self, mut replay: Replay) -> Result<(), LedgerFailure> {
@@ -102,9 +101,12 @@ impl Replays {
             }
         }
         if !gone.is_empty() {
-            self.postgres.leave_out(replay, &gone, "the dead letter is gone, or cannot be read").await?;
+            let refused = self.postgres.leave_out(replay, &gone, "the dead letter is gone, or cannot be read").await?;
+            ReplaysEnded { duplicates: 0, refused }.emit(&self.telemetry);
         }
-        self.postgres.schedule(replay, &letters).await
+        let EndedUnscheduled { duplicates, left_out } = self.postgres.schedule(replay, &letters).await?;
+        ReplaysEnded { duplicates, refused: left_out }.emit(&self.telemetry);
+        Ok(())
     }
 
     /// Under the identity that it is read as by now: what was poison may be an order since.

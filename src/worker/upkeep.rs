@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::failure::Reason;
+use crate::core::failure::{LedgerFailure, Reason};
 use crate::kafka::lag::{LagClock, LagReader, LagSample};
-use crate::postgres::{DeadLetterState, Postgres};
+use crate::postgres::{AuditResult, DeadLetterState, Postgres, ReplayState};
 use crate::telemetry::events::{DeadLettersExpired, DeadLettersExpiring};
+use crate::telemetry::labels::OperatorResult;
 use crate::telemetry::lag::PartitionLag;
+use crate::telemetry::operators::ActionCount;
 use crate::telemetry::{Telemetry, gauge_value};
 
 const SAMPLE_LAG_EVERY: Duration = Duration::from_secs(5);
@@ -50,11 +52,17 @@ pub(super) async fn watch_postgres(postgres: Postgres, telemetry: Arc<Telemetry>
     postgres.observe_waits(telemetry.metrics().postgres_pool_wait_seconds.clone());
     loop {
         let started = Instant::now();
+        if let Err(error) = count_operator_actions(&postgres, &telemetry).await {
+            tracing::debug!(?error, "what operators did cannot be counted");
+        }
         if let Err(error) = count_dead_letters(&postgres, &telemetry).await {
             tracing::debug!(?error, "the dead letters cannot be counted");
         }
         if let Err(error) = count_parked(&postgres, &telemetry).await {
             tracing::debug!(?error, "the parked records cannot be counted");
+        }
+        if let Err(error) = count_replays(&postgres, &telemetry).await {
+            tracing::debug!(?error, "the replays cannot be counted");
         }
         match postgres.ledger_rows().await {
             Ok(rows) => telemetry.metrics().ledger_rows.set(gauge_value(rows)),
@@ -73,10 +81,7 @@ fn count_again_after(took: Duration) -> Duration {
     COUNT_EVERY.max(took.saturating_mul(20))
 }
 
-async fn count_dead_letters(
-    postgres: &Postgres,
-    telemetry: &Telemetry,
-) -> Result<(), crate::core::failure::LedgerFailure> {
+async fn count_dead_letters(postgres: &Postgres, telemetry: &Telemetry) -> Result<(), LedgerFailure> {
     let metrics = telemetry.metrics();
     let unpublished = postgres.unpublished_facts().await?;
     metrics.dead_letters_unpublished.set(gauge_value(unpublished.count));
@@ -96,7 +101,7 @@ async fn count_dead_letters(
     Ok(())
 }
 
-async fn count_parked(postgres: &Postgres, telemetry: &Telemetry) -> Result<(), crate::core::failure::LedgerFailure> {
+async fn count_parked(postgres: &Postgres, telemetry: &Telemetry) -> Result<(), LedgerFailure> {
     let metrics = telemetry.metrics();
     let parked = postgres.parked_facts().await?;
     metrics.parked_records.with_label_values(&["retry"]).set(gauge_value(parked.retries));
@@ -104,6 +109,30 @@ async fn count_parked(postgres: &Postgres, telemetry: &Telemetry) -> Result<(), 
     metrics.parked_keys.set(gauge_value(parked.keys));
     metrics.parked_oldest_timestamp_seconds.set(parked.oldest_parked_at.map_or(0.0, seconds));
     metrics.parked_next_due_timestamp_seconds.set(parked.next_due_at.map_or(0.0, seconds));
+    Ok(())
+}
+
+async fn count_replays(postgres: &Postgres, telemetry: &Telemetry) -> Result<(), LedgerFailure> {
+    let counts = postgres.replay_counts().await?;
+    for state in ReplayState::ALL {
+        let found = counts.iter().find(|count| count.state == state).map_or(0, |found| found.count);
+        telemetry.metrics().replay_runs.with_label_values(&[state.as_str()]).set(gauge_value(found));
+    }
+    Ok(())
+}
+
+async fn count_operator_actions(postgres: &Postgres, telemetry: &Telemetry) -> Result<(), LedgerFailure> {
+    let counts = postgres.audit_counts().await?.into_iter();
+    telemetry.operators().replace(counts.map(|count| ActionCount {
+        action: count.action,
+        result: match count.result {
+            AuditResult::Done => OperatorResult::Ok,
+            AuditResult::Refused => OperatorResult::Refused,
+            AuditResult::Conflict => OperatorResult::Conflict,
+            AuditResult::Failed => OperatorResult::Error,
+        },
+        count: count.count,
+    }));
     Ok(())
 }
 

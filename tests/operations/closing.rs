@@ -42,8 +42,8 @@ async fn of_two_operators_one_wins_and_the_other_is_told_who_and_when() {
     let (winner, loser) = if one.is_ok() { ("ana", other) } else { ("ben", one) };
     let Err(OperationError::Refused(why)) = loser else { panic!("both won") };
     assert!(why.contains(&format!("it was discarded by {winner} at 20")), "{why}");
-    let refusals = office.database.look("SELECT count(*)::text FROM operator_audit WHERE result = 'refused'").await;
-    assert_eq!(refusals, "1");
+    let conflicts = office.database.look("SELECT count(*)::text FROM operator_audit WHERE result = 'conflict'").await;
+    assert_eq!(conflicts, "1");
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn the_command_discards_restores_and_exports_beside_a_running_worker() {
     let audit = herald_json(&setup, &["dlq", "audit", "--json"]).await;
     let acts: Vec<_> =
         audit.iter().map(|row| format!("{} {}", row["action"], row["result"]).replace('"', "")).collect();
-    assert_eq!(acts, ["restore done", "discard refused", "discard done", "discard refused"]);
+    assert_eq!(acts, ["restore done", "discard conflict", "discard done", "discard refused"]);
     assert_eq!((&audit[2]["operator"], &audit[2]["letters"]), (&"ana".into(), &120.into()));
     assert_eq!(audit[2]["filter"]["reasons"][0], "permanent");
 }
