@@ -73,7 +73,28 @@ pub(super) fn cut(text: &str, room: usize) -> String {
     flat.chars().take(room.saturating_sub(1)).chain(['…']).collect()
 }
 
-fn terminal_width() -> usize {
+/// The text in lines no longer than the room, broken behind a blank or a comma where there is one not too far back. Nothing of it
+/// is lost.
+pub(super) fn folded(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut line = String::new();
+    let mut length = 0;
+    for c in text.chars() {
+        if length == room {
+            let at = line.rfind([' ', ',']).map(|at| at + 1).filter(|at| *at > line.len() / 2).unwrap_or(line.len());
+            let rest = line.split_off(at);
+            lines.push(std::mem::replace(&mut line, rest));
+            length = line.chars().count();
+        }
+        line.push(c);
+        length += 1;
+    }
+    lines.push(line);
+    lines.retain(|line| !line.is_empty());
+    lines
+}
+
+pub(super) fn terminal_width() -> usize {
     let size = terminal_size::terminal_size_of(std::io::stdout());
     size.map_or(WIDTH, |(width, _)| width.0.into())
 }
@@ -142,6 +163,21 @@ mod tests {
         assert_eq!(lines[2], "    2  conflict   a b");
         assert_eq!(lines[1].chars().count(), WIDTH);
         assert!(lines[1].ends_with('…'));
+    }
+
+    #[test]
+    fn long_text_is_broken_at_blanks_and_commas_and_nothing_of_it_is_lost() {
+        for (text, room, expected) in [
+            ("short", 10, vec!["short"]),
+            ("one two three", 8, vec!["one two ", "three"]),
+            (r#"{"a":1,"b":2}"#, 8, vec![r#"{"a":1,"#, r#""b":2}"#]),
+            ("0123456789abcdef", 6, vec!["012345", "6789ab", "cdef"]),
+            ("a 23456789", 6, vec!["a 2345", "6789"]),
+            ("äöü äöü", 4, vec!["äöü ", "äöü"]),
+            ("", 4, vec![]),
+        ] {
+            assert_eq!(folded(text, room), expected, "{text}");
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct ReplayProgress {
     pub duplicate: u64,
     /// Dead again, or quarantined.
     pub dead: u64,
+    /// To the topic; what becomes of them is told by other dead letters, or by none.
+    pub published: u64,
     /// Not processed: changed since the plan, or taken back.
     pub left_out: u64,
     /// Letters each second.
@@ -61,7 +63,7 @@ impl ReplayProgress {
     /// Letters that are over.
     #[must_use]
     pub fn ended(&self) -> u64 {
-        self.notified + self.duplicate + self.dead + self.left_out
+        self.notified + self.duplicate + self.dead + self.published + self.left_out
     }
 
     /// All letters of the plan.

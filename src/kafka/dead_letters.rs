@@ -3,29 +3,18 @@
 //! Publishing is not custody: the letter is a row in Postgres already. So nothing here is retried for long; a letter that could not
 //! be published stays unpublished, and its owner publishes it again.
 
-use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
-use tokio::sync::oneshot;
+use rdkafka::error::RDKafkaErrorCode;
 
-use super::client::{self, ClientError, MESSAGE_TIMEOUT};
-use super::context;
-use super::headers::{self, Outgoing};
+use super::client::{self, ClientError};
 use super::letter_headers;
 pub use super::letter_headers::headers;
+use super::producer::{Content, Line, Report};
 use crate::config::{Kafka, Settings};
 use crate::core::dead_letter::Letter;
-use crate::core::record::{Header, Partition};
-
-/// How long the number of partitions is believed.
-const TOPIC_AGE: Duration = Duration::from_mins(1);
-const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::core::record::Partition;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
@@ -45,18 +34,6 @@ pub struct DeadLetterProducer {
     kafka: Kafka,
     topic: String,
     line: Mutex<Arc<Line>>,
-}
-
-/// One producer with what it knows of the topic.
-struct Line {
-    producer: ThreadedProducer<Reports>,
-    known: Mutex<Option<Known>>,
-}
-
-#[derive(Clone, Copy)]
-struct Known {
-    partitions: i32,
-    until: Instant,
 }
 
 /// How much of a record is published.
@@ -80,23 +57,14 @@ pub(super) async fn probe(settings: &Settings, limit: usize) -> Result<(), Strin
     let value = vec![b'0'; limit.saturating_add(1)];
     let topic = settings.dead_letters.topic.as_str();
     let content = Content { key: None, value: Some(&value), headers: &[] };
-    match line.send(topic, Partition(0), &content).await {
-        Ok(()) => Err("a record above its max.message.bytes was accepted".to_owned()),
+    let sent = send(&line, topic, Partition(0), &content).await;
+    match sent {
+        Ok(_) => Err("a record above its max.message.bytes was accepted".to_owned()),
         Err(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge) => Ok(()),
         // An idempotent producer that is refused fails for good, and says why only there.
-        Err(error) => Err(line.producer.client().fatal_error().map_or_else(|| error.to_string(), |(_, reason)| reason)),
+        Err(error) => Err(line.fatal_error().map_or_else(|| error.to_string(), |(_, reason)| reason)),
     }
 }
-
-struct Content<'a> {
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
-    headers: &'a [Header],
-}
-
-type Report = Result<(), RDKafkaErrorCode>;
-
-struct Reports;
 
 impl DeadLetterProducer {
     pub fn new(settings: &Settings) -> Result<Self, ClientError> {
@@ -125,7 +93,7 @@ impl DeadLetterProducer {
     pub async fn close(self, deadline: Duration) {
         let line = self.line();
         drop(self);
-        let flushed = tokio::task::spawn_blocking(move || line.producer.flush(deadline)).await;
+        let flushed = tokio::task::spawn_blocking(move || line.flush(deadline)).await;
         if let Ok(Err(error)) = flushed {
             tracing::warn!(%error, "dead letters were not acknowledged in time and stay unpublished");
         }
@@ -144,22 +112,22 @@ impl DeadLetterProducer {
         }
         let content = Content { key: key.as_deref(), value: value.as_deref(), headers: &headers };
         let line = self.line();
-        match line.send(&self.topic, record.coordinates.partition, &content).await {
-            Ok(()) => Ok(()),
+        match send(&line, &self.topic, record.coordinates.partition, &content).await {
+            Ok(_) => Ok(()),
             Err(code) => Err(self.failed(&line, code).await),
         }
     }
 
     async fn failed(&self, line: &Arc<Line>, code: RDKafkaErrorCode) -> PublishError {
         use RDKafkaErrorCode as Code;
-        if let Some((code, reason)) = line.producer.client().fatal_error() {
+        if let Some((code, reason)) = line.fatal_error() {
             self.replace(line).await;
             return PublishError::Fatal(format!("{code}: {reason}"));
         }
         match code {
             Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => PublishError::TooLarge(code.to_string()),
             _ => {
-                line.forget_topic();
+                line.forget(&self.topic);
                 PublishError::Unavailable(code.to_string())
             }
         }
@@ -184,94 +152,8 @@ impl DeadLetterProducer {
     }
 }
 
-impl Line {
-    fn new(kafka: &Kafka) -> Result<Self, ClientError> {
-        Self::create(&client::producer_config(kafka)?)
-    }
-
-    fn create(config: &ClientConfig) -> Result<Self, ClientError> {
-        let producer = config.create_with_context(Reports).map_err(client::creation_error)?;
-        Ok(Self { producer, known: Mutex::new(None) })
-    }
-
-    async fn send(self: &Arc<Self>, topic: &str, source: Partition, content: &Content<'_>) -> Report {
-        let partitions = self.partitions(topic).await?;
-        let topic = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
-        let outgoing = Outgoing {
-            topic: &topic,
-            partition: source.0.rem_euclid(partitions),
-            key: content.key,
-            value: content.value,
-            headers: content.headers,
-        };
-        let (sender, receiver) = oneshot::channel();
-        headers::produce(&self.producer, &outgoing, Box::new(sender))?;
-        // librdkafka reports within the message timeout; the rest is for a client that does not.
-        let limit = MESSAGE_TIMEOUT + METADATA_TIMEOUT;
-        match tokio::time::timeout(limit, receiver).await {
-            Ok(Ok(report)) => report,
-            Ok(Err(_)) => Err(RDKafkaErrorCode::PurgeInflight),
-            Err(_) => Err(RDKafkaErrorCode::MessageTimedOut),
-        }
-    }
-
-    async fn partitions(self: &Arc<Self>, topic: &str) -> Result<i32, RDKafkaErrorCode> {
-        let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known
-            && known.until > Instant::now()
-        {
-            return Ok(known.partitions);
-        }
-        let line = Arc::clone(self);
-        let topic = topic.to_owned();
-        tokio::task::spawn_blocking(move || line.read_partitions(&topic)).await.map_err(|_| RDKafkaErrorCode::Fail)?
-    }
-
-    /// Blocks. Also makes librdkafka look at the topic again when it was recreated.
-    fn read_partitions(&self, topic: &str) -> Result<i32, RDKafkaErrorCode> {
-        let metadata = self
-            .producer
-            .client()
-            .fetch_metadata(Some(topic), METADATA_TIMEOUT)
-            .map_err(|error| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))?;
-        let found = metadata.topics().iter().find(|one| one.name() == topic);
-        let found = found.ok_or(RDKafkaErrorCode::UnknownTopic)?;
-        if let Some(error) = found.error() {
-            return Err(error.into());
-        }
-        let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
-        if partitions == 0 {
-            return Err(RDKafkaErrorCode::UnknownTopic);
-        }
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Known { partitions, until: Instant::now() + TOPIC_AGE });
-        Ok(partitions)
-    }
-
-    fn forget_topic(&self) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        context::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "the producer of dead letters");
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<oneshot::Sender<Report>>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Self::DeliveryOpaque) {
-        let report = match result {
-            Ok(_) => Ok(()),
-            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
-        };
-        // Nobody waits any more when the publication was cancelled.
-        let _cancelled = waiting.send(report);
-    }
+/// To the partition of the same number, or as near as the topic has partitions.
+async fn send(line: &Arc<Line>, topic: &str, source: Partition, content: &Content<'_>) -> Report {
+    let partitions = line.partitions(topic).await?;
+    line.send(topic, Partition(source.0.rem_euclid(partitions)), content).await
 }

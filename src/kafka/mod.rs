@@ -4,7 +4,9 @@
 //! * [`headers`]: headers as bytes, in and out; the only module with `unsafe`.
 //! * `context`, `record`, `offsets`, `assignment`, `back_pressure`, `outbox`: the parts of the consumer that can be understood alone.
 //! * [`consumer`]: the handle of the consumer thread; `poller` is the thread itself, `rebalance` how it answers the group.
-//! * [`dead_letters`]: the producer of dead letters; `letter_headers` is their format.
+//! * [`dead_letters`]: publishes dead letters; `letter_headers` is their format. [`source_topic`] publishes the original again.
+//!   `producer` is what both produce with.
+//! * [`readers`]: which groups read a topic.
 //! * [`letter_reader`]: a dead-letter topic read once; [`foreign_letters`]: its records, whoever wrote them.
 //! * [`lag`]: committed and end offsets, read by a client of their own.
 //! * [`preflight`]: what `herald check` and a start look at; `topics` asks the cluster.
@@ -20,6 +22,7 @@ mod membership;
 mod offsets;
 mod outbox;
 mod poller;
+mod producer;
 mod rebalance;
 mod record;
 mod topics;
@@ -30,3 +33,5 @@ pub mod foreign_letters;
 pub mod lag;
 pub mod letter_reader;
 pub mod preflight;
+pub mod readers;
+pub mod source_topic;

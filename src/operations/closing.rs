@@ -1,7 +1,8 @@
 //! Closing dead letters for good reasons, and opening them again.
 
-use super::{OperationError, Operations, Selection};
-use crate::postgres::{DeadLetterState, ListedLetter};
+use super::{OperationError, Operations, Selection, Sight};
+use crate::core::record::Timestamp;
+use crate::postgres::{DeadLetterState, ListedLetter, ReplayTo};
 
 /// What still needs somebody.
 pub(super) const NOT_CLOSED: [DeadLetterState; 3] =
@@ -39,8 +40,8 @@ pub struct Frozen {
 #[derive(Clone, Debug)]
 pub struct Closing {
     pub done: Vec<i64>,
-    /// Not done, since they are in another state by now: some of them.
-    pub left: Vec<ListedLetter>,
+    /// Not done, since they are in another state by now: some of them by id, each with its state, who brought it there and when.
+    pub left: Vec<(i64, String)>,
     pub left_count: usize,
 }
 
@@ -76,6 +77,7 @@ impl Operations {
     async fn freeze(&self, action: &'static str, selection: Selection) -> Result<Frozen, OperationError> {
         let act = self.act(action, selection.to_json(), "");
         self.may_change(&act).await?;
+        self.may_search(&selection, action, Sight::Masked).await?;
         if selection.is_everything() {
             return Err(self.refuse(&act, "an empty filter would take every dead letter: name ids or a filter").await);
         }
@@ -122,23 +124,31 @@ impl Operations {
     async fn closing(&self, frozen: &Frozen, done: Vec<i64>) -> Result<Closing, OperationError> {
         let left: Vec<i64> = frozen.ids.iter().copied().filter(|id| done.binary_search(id).is_err()).collect();
         let left_count = left.len();
-        let left = match left_count {
-            0 => Vec::new(),
-            _ => self.postgres.letter_page(&Selection::of_ids(left).to_json(), None, TOLD).await?,
-        };
+        let left = if left.is_empty() { Vec::new() } else { self.told(left).await? };
         Ok(Closing { done, left, left_count })
+    }
+
+    async fn told(&self, ids: Vec<i64>) -> Result<Vec<(i64, String)>, OperationError> {
+        let letters = self.postgres.letter_page(&Selection::of_ids(ids).to_json(), None, TOLD).await?;
+        let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
+        let prospects = self.postgres.prospects(&ids, ReplayTo::Workers, false).await?;
+        let told = |letter: &ListedLetter| {
+            let replay = prospects.iter().find(|found| found.id == letter.id).and_then(|found| found.replay.as_ref());
+            (letter.id, state(letter, replay))
+        };
+        Ok(letters.iter().map(told).collect())
     }
 }
 
 /// Why nothing was done, with whoever was first.
-fn told(what: &str, left: &[ListedLetter]) -> String {
-    let whom = |letter: &ListedLetter| format!("dead letter {} cannot be {what}: {}", letter.id, state(letter));
+fn told(what: &str, left: &[(i64, String)]) -> String {
+    let whom = |(id, state): &(i64, String)| format!("dead letter {id} cannot be {what}: {state}");
     let lines: Vec<String> = left.iter().map(whom).collect();
     if lines.is_empty() { format!("nothing is left to be {what}") } else { lines.join("\n") }
 }
 
 /// The state of a dead letter, with who closed it and when: `it was discarded by ana at 2026-11-23 09:02:11Z (obsolete)`.
-pub(super) fn state(letter: &ListedLetter) -> String {
+fn state(letter: &ListedLetter, replay: Option<&(i64, String, Timestamp)>) -> String {
     match (letter.state, &letter.closed) {
         (DeadLetterState::Discarded, Some(closed)) => format!(
             "it was discarded by {} at {} ({})",
@@ -149,7 +159,10 @@ pub(super) fn state(letter: &ListedLetter) -> String {
         (DeadLetterState::Resolved, Some(closed)) => {
             format!("its order was notified at {}", super::audit::moment(closed.at))
         }
-        (DeadLetterState::Replaying, _) => "a replay has it".to_owned(),
+        (DeadLetterState::Replaying, _) => match replay {
+            Some((id, by, at)) => format!("a replay has it: r{id} by {by} since {}", super::audit::moment(*at)),
+            None => "a replay has it".to_owned(),
+        },
         (DeadLetterState::Open | DeadLetterState::Quarantined, _) => format!("it is {}", letter.state.as_str()),
         (DeadLetterState::Discarded | DeadLetterState::Resolved, None) => format!("it was {}", letter.state.as_str()),
     }

@@ -5,10 +5,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::cover::seen;
 use super::payload::{Payload, Sight, hex};
 use super::{OperationError, Operations, Selection};
 use crate::core::record::Timestamp;
-use crate::postgres::{ListedLetter, PastAttempt, WholeLetter};
+use crate::core::trace::TraceParent;
+use crate::postgres::{ListedLetter, PastAttempt, PastReplay, ReplayTo, WholeLetter};
 
 /// Letters that are read at once.
 const PAGE: u32 = 200;
@@ -19,6 +21,7 @@ struct Line<'a> {
     #[serde(flatten)]
     listed: Value,
     timestamp: Option<String>,
+    trace_id: Option<String>,
     key: Value,
     headers: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,6 +31,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_hidden_bytes: Option<usize>,
     history: Vec<Value>,
+    replay_history: Vec<Value>,
 }
 
 impl Operations {
@@ -40,12 +44,16 @@ impl Operations {
     ) -> Result<(Vec<String>, i64), OperationError> {
         let letters = self.postgres.whole_letters(&selection.to_json(), after, PAGE).await?;
         let last = letters.last().map_or(after, |letter| letter.listed.id);
-        let line = |letter: &WholeLetter| as_line(letter, &Payload::of(letter.record.value.as_deref(), mask));
-        Ok((letters.iter().map(line).collect(), last))
+        let line = |letter: WholeLetter| {
+            let (letter, payload) = seen(letter, mask);
+            as_line(&letter, &payload)
+        };
+        Ok((letters.into_iter().map(line).collect(), last))
     }
 
     /// The fields that an export masks. That none are is written to the audit.
     pub async fn export_mask(&self, selection: &Selection, sight: Sight) -> Result<Vec<String>, OperationError> {
+        self.may_search(selection, "export", sight).await?;
         let count = self.postgres.count_letters(&selection.to_json()).await?;
         Ok(self.mask(selection, sight, count).await?.to_vec())
     }
@@ -65,12 +73,14 @@ pub fn as_line(letter: &WholeLetter, payload: &Payload) -> String {
     let line = Line {
         listed: listed_as_json(&letter.listed),
         timestamp: letter.record.timestamp.map(rfc3339),
+        trace_id: trace_id(letter),
         key: letter.record.key.as_deref().map_or(Value::Null, bytes_as_json),
         headers: letter.record.headers.iter().map(header).collect(),
         payload: json,
         payload_hex: bytes,
         payload_hidden_bytes: hidden,
         history: letter.history.iter().map(attempt_as_json).collect(),
+        replay_history: letter.replays.iter().map(replay_as_json).collect(),
     };
     serde_json::to_string(&line).unwrap_or_default()
 }
@@ -117,6 +127,25 @@ fn attempt_as_json(attempt: &PastAttempt) -> Value {
         "class": attempt.class,
         "error": attempt.error,
     })
+}
+
+fn replay_as_json(replay: &PastReplay) -> Value {
+    json!({
+        "replay": replay.replay,
+        "to_topic": replay.to == ReplayTo::Topic,
+        "by": replay.by,
+        "reason": replay.reason,
+        "begun_at": replay.begun_at.map(rfc3339),
+        "ended_at": replay.ended_at.map(rfc3339),
+        "outcome": replay.outcome,
+        "detail": replay.detail,
+    })
+}
+
+/// Of the trace that the producer began.
+#[must_use]
+pub fn trace_id(letter: &WholeLetter) -> Option<String> {
+    TraceParent::of(&letter.record).map(|parent| format!("{:032x}", parent.trace_id))
 }
 
 /// Text where it is some, else `{"hex": …}`.

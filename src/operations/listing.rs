@@ -1,5 +1,8 @@
 //! Dead letters by group, by page, and one of them whole.
 
+use std::collections::HashMap;
+
+use super::cover::seen;
 use super::payload::{Payload, Sight};
 use super::{OperationError, Operations, Selection};
 use crate::postgres::{LedgerEntry, LetterGroup, ListedLetter, WholeLetter};
@@ -26,7 +29,13 @@ pub struct Shown {
 
 impl Operations {
     pub async fn groups(&self, selection: &Selection) -> Result<Vec<LetterGroup>, OperationError> {
-        Ok(self.postgres.letter_groups(&selection.to_json()).await?)
+        self.may_search(selection, "groups", Sight::Masked).await?;
+        let mut groups = self.postgres.letter_groups(&selection.to_json()).await?;
+        let covered = self.covered_errors(groups.iter().map(|group| group.sample_id).collect()).await?;
+        for group in &mut groups {
+            cover(&mut group.sample_error, covered.get(&group.sample_id));
+        }
+        Ok(groups)
     }
 
     /// Open dead letters that expire within a day.
@@ -37,10 +46,15 @@ impl Operations {
 
     /// The newest selected dead letters with an id below `before`.
     pub async fn page(&self, selection: &Selection, before: Option<i64>, limit: u32) -> Result<Page, OperationError> {
+        self.may_search(selection, "list", Sight::Masked).await?;
         let filter = selection.to_json();
         let (letters, total) =
             tokio::join!(self.postgres.letter_page(&filter, before, limit), self.postgres.count_letters(&filter));
-        let (letters, total) = (letters?, total?);
+        let (mut letters, total) = (letters?, total?);
+        let covered = self.covered_errors(letters.iter().map(|letter| letter.id).collect()).await?;
+        for letter in &mut letters {
+            cover(&mut letter.error, covered.get(&letter.id));
+        }
         let is_full = u32::try_from(letters.len()).is_ok_and(|found| found == limit);
         let next_before = letters.last().filter(|_| is_full).map(|last| last.id);
         Ok(Page { letters, total, next_before })
@@ -56,8 +70,36 @@ impl Operations {
         let filter = alike.to_json();
         let (ledger, alike) =
             tokio::join!(self.postgres.ledger_entries(order_id), self.postgres.count_letters(&filter));
-        let payload = Payload::of(letter.record.value.as_deref(), mask);
+        let (letter, payload) = seen(letter, mask);
         Ok(Shown { payload, ledger: ledger?, alike: alike?, letter })
+    }
+
+    /// The errors of these letters as they may be seen; none where nothing is masked.
+    async fn covered_errors(&self, ids: Vec<i64>) -> Result<HashMap<i64, String>, OperationError> {
+        let mask = &self.rules().mask;
+        if mask.is_empty() || ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let limit = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        let letters = self.postgres.whole_letters(&Selection::of_ids(ids).to_json(), i64::MIN, limit).await?;
+        let covered = letters.into_iter().map(|letter| seen(letter, mask).0.listed);
+        Ok(covered.map(|letter| (letter.id, letter.error)).collect())
+    }
+
+    /// Refuses to look for a text in what is masked: whoever guesses would find it.
+    pub(super) async fn may_search(
+        &self,
+        selection: &Selection,
+        action: &'static str,
+        sight: Sight,
+    ) -> Result<(), OperationError> {
+        if selection.text.is_none() || sight == Sight::Unmasked || self.rules().mask.is_empty() {
+            return Ok(());
+        }
+        // The audit does not keep what was looked for, either.
+        let selection = Selection { text: Some("***".to_owned()), ..selection.clone() };
+        let act = self.act(action, selection.to_json(), "");
+        Err(self.refuse(&act, "dead_letters.mask is set: --text would find what it hides").await)
     }
 
     pub(super) async fn letter(&self, id: i64) -> Result<WholeLetter, OperationError> {
@@ -84,5 +126,11 @@ impl Operations {
                 Ok(&[])
             }
         }
+    }
+}
+
+fn cover(error: &mut String, covered: Option<&String>) {
+    if let Some(covered) = covered {
+        error.clone_from(covered);
     }
 }

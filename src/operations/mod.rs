@@ -6,27 +6,31 @@
 //! | `selection` | which dead letters are meant |
 //! | `listing` | groups, pages, counts, and one letter whole |
 //! | `order_path` | what one order went through |
-//! | `payload` | payloads as they are shown: exact, or masked |
+//! | `payload`, `cover` | payloads as they are shown: exact, or masked; and what is masked covered elsewhere |
 //! | `replay` | plan, execute, pause, resume, cancel |
+//! | `publishing` | replays to the topic, which this process publishes |
 //! | `closing` | discard, restore |
 //! | `export`, `reindex` | dead letters out as lines, and back from the topic |
 //! | `audit` | who did what |
 
 mod audit;
 mod closing;
+mod cover;
 mod export;
 mod listing;
 mod order_path;
 mod payload;
+mod publishing;
 mod reindex;
 mod replay;
 mod selection;
 
 pub use closing::{CloseReason, Closing, Frozen};
-pub use export::as_line;
+pub use export::{as_line, trace_id};
 pub use listing::{Page, Shown};
 pub use order_path::{OrderPath, PathStep};
 pub use payload::{Payload, Sight, hex};
+pub use publishing::Publishing;
 pub use reindex::Reindexed;
 pub use replay::{Plan, ReplayWish};
 pub use selection::Selection;

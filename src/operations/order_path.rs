@@ -1,10 +1,11 @@
 //! What one order went through, from the ledger, what is parked, and the dead letters.
 
+use super::cover::{Cover, seen};
 use super::{OperationError, Operations, Selection};
 use crate::core::decode::Decoded;
 use crate::core::input::LedgerState;
 use crate::core::record::Timestamp;
-use crate::postgres::{DeadLetterState, LedgerEntry, PastAttempt, WaitingRecord, WholeLetter};
+use crate::postgres::{DeadLetterState, LedgerEntry, PastAttempt, PastReplay, ReplayTo, WaitingRecord, WholeLetter};
 
 /// Dead letters of one order that are looked at.
 const MAX_LETTERS: u32 = 200;
@@ -36,11 +37,12 @@ impl Operations {
         );
         let (ledger, letters) = (ledger?, letters?);
         let mut path = OrderPath { ledger, steps: Vec::new() };
-        for letter in &letters {
-            path.of_letter(letter);
+        let mask = &self.rules().mask;
+        for letter in letters {
+            path.of_letter(&seen(letter, mask).0);
         }
         for record in waiting? {
-            path.of_waiting(&record);
+            path.of_waiting(&record, &Cover::of(&record.record, mask));
         }
         for entry in path.ledger.clone() {
             path.of_ledger(&entry);
@@ -98,11 +100,15 @@ impl OrderPath {
         }
     }
 
-    fn of_waiting(&mut self, record: &WaitingRecord) {
+    fn of_waiting(&mut self, record: &WaitingRecord, cover: &Cover) {
         let why = if record.is_replay { "for its replay" } else { "for its retry" };
         let due = super::audit::moment(record.due_at);
         self.step(record.parked_at, &record.event_type, "parked", format!("waits {why} until {due}"));
-        self.of_attempts(&record.event_type, &record.history);
+        let mut history = record.history.clone();
+        for attempt in &mut history {
+            attempt.error = cover.text(&attempt.error);
+        }
+        self.of_attempts(&record.event_type, &history);
     }
 
     fn of_letter(&mut self, letter: &WholeLetter) {
@@ -113,12 +119,28 @@ impl OrderPath {
             self.step(appended, &listed.event_type, "appended", from);
         }
         self.of_attempts(&listed.event_type, &letter.history);
+        for replay in &letter.replays {
+            self.of_replay(&listed.event_type, replay);
+        }
         let told = format!("{}, {}: {}", listed.id, listed.reason, listed.error);
         self.step(listed.last_failed_at, &listed.event_type, "dead letter", told);
         if let Some(closed) = listed.closed.as_ref().filter(|_| listed.state == DeadLetterState::Discarded) {
             let by = closed.by.as_deref().unwrap_or("nobody known");
             let why = closed.reason.as_deref().unwrap_or_default();
             self.step(closed.at, &listed.event_type, "discarded", format!("{} by {by}, {why}", listed.id));
+        }
+    }
+
+    fn of_replay(&mut self, event_type: &str, replay: &PastReplay) {
+        let what = format!("replay r{}", replay.replay);
+        let to = if replay.to == ReplayTo::Topic { " to the topic" } else { "" };
+        let why = if replay.reason.is_empty() { String::new() } else { format!(": {}", replay.reason) };
+        if let Some(at) = replay.begun_at {
+            self.step(at, event_type, &*what, format!("by {}{to}{why}", replay.by));
+        }
+        if let (Some(at), Some(outcome)) = (replay.ended_at, &replay.outcome) {
+            let detail = replay.detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
+            self.step(at, event_type, what, format!("ended, {}{detail}", outcome.replace('_', " ")));
         }
     }
 

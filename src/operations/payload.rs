@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// Whether masked fields are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Payload {
         }
         match serde_json::from_str::<Value>(raw.get()) {
             Ok(mut json) => {
-                hide(&mut json, mask, "");
+                hide(&mut json, mask, "", &mut Vec::new());
                 Self::Json(json.to_string())
             }
             // Too deep to look into.
@@ -48,20 +48,20 @@ impl Payload {
     }
 }
 
-/// Masks every field that is named, or whose path is.
-fn hide(value: &mut Value, mask: &[String], path: &str) {
+/// Masks every field that is named, or whose path is; what was there is hidden.
+pub(super) fn hide(value: &mut Value, mask: &[String], path: &str, hidden: &mut Vec<Value>) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 if mask.iter().any(|masked| masked == name || *masked == path) {
-                    *field = MASK.into();
+                    hidden.push(std::mem::replace(field, MASK.into()));
                 } else {
-                    hide(field, mask, &path);
+                    hide(field, mask, &path, hidden);
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, mask, path)),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, mask, path, hidden)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

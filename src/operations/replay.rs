@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::{OperationError, Operations, Selection};
+use super::{OperationError, Operations, Selection, Sight};
 use crate::core::decode::Decoded;
 use crate::core::record::Record;
 use crate::postgres::{
-    Act, DeadLetterState, LetterProspect, PlannedLetter, Prospect, Replay, ReplayState, ReplayTerms, WholeLetter,
+    Act, DeadLetterState, LetterProspect, PlannedLetter, Prospect, Replay, ReplayState, ReplayTerms, ReplayTo,
+    WholeLetter,
 };
 
 /// How long a plan may be executed.
@@ -15,6 +16,7 @@ const VALID_FOR: Duration = Duration::from_mins(15);
 /// How a replay is to go, as far as the operator says.
 #[derive(Clone, Debug)]
 pub struct ReplayWish {
+    pub to: ReplayTo,
     pub rate: f64,
     /// All at once, by default.
     pub canary: u32,
@@ -42,6 +44,12 @@ impl Operations {
         let selection = selection.or_in_states(&states);
         let act = self.act("replay", selection.to_json(), &wish.reason);
         self.may_change(&act).await?;
+        if wish.to == ReplayTo::Topic && wish.canary > 0 {
+            let why =
+                "a replay to the topic has no canary, since nobody waits for what becomes of it: publish one id first";
+            return Err(self.refuse(&act, why).await);
+        }
+        self.may_search(&selection, "replay", Sight::Masked).await?;
         if selection.is_everything() {
             return Err(self.refuse(&act, "an empty filter would take every dead letter: name ids or a filter").await);
         }
@@ -88,14 +96,14 @@ impl Operations {
         act: &Act,
     ) -> Result<Plan, OperationError> {
         let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
-        let prospects = self.postgres.prospects(&ids, wish.override_cap).await?;
-        let is_taken = |id: i64| prospects.iter().any(|letter| letter.id == id && letter.prospect.is_taken());
+        let prospects = self.postgres.prospects(&ids, wish.to, wish.override_cap).await?;
+        let is_taken = |id: i64| prospects.iter().any(|letter| letter.id == id && letter.prospect.is_taken(wish.to));
         let taken: Vec<PlannedLetter> = match letters {
             [letter] => letters.iter().filter(|_| is_taken(letter.id)).cloned().collect(),
             // Both are sorted by id.
             _ => prospects
                 .iter()
-                .filter(|letter| letter.prospect.is_taken())
+                .filter(|letter| letter.prospect.is_taken(wish.to))
                 .map(|letter| PlannedLetter { id: letter.id, edited: None })
                 .collect(),
         };
@@ -103,6 +111,7 @@ impl Operations {
             return Err(self.refuse(act, self.why_none(&prospects)).await);
         }
         let terms = ReplayTerms {
+            to: wish.to,
             rate: wish.rate,
             canary: wish.canary,
             max_failure_ratio: wish.max_failure_ratio,
@@ -135,9 +144,17 @@ impl Operations {
             Prospect::Pruned => format!(
                 "the ledger row of dead letter {id} was pruned: whether its order was notified since is not known"
             ),
-            Prospect::Processed | Prospect::AlreadyNotified => {
-                format!("dead letter {id} changed this moment: try again")
+            Prospect::Published => match &letter.replay {
+                Some((replay, by, at)) => format!(
+                    "dead letter {id} was published again since it failed: r{replay} by {by} at {}",
+                    super::audit::moment(*at)
+                ),
+                None => format!("dead letter {id} was published again since it failed"),
+            },
+            Prospect::AlreadyNotified => {
+                format!("the order of dead letter {id} was notified meanwhile: replay it without --to-topic")
             }
+            Prospect::Processed => format!("dead letter {id} changed this moment: try again"),
         }
     }
 
@@ -145,14 +162,32 @@ impl Operations {
     pub async fn execute_plan(&self, id: i64) -> Result<Replay, OperationError> {
         let act = self.act("replay", replay_json(id), "");
         self.may_change(&act).await?;
-        if !self.postgres.move_replay(id, &[ReplayState::Planned], ReplayState::Running, &act).await? {
+        self.goes_to(id, ReplayTo::Workers).await?;
+        self.begin(id, ReplayState::Running, &act).await
+    }
+
+    /// A plan that goes elsewhere is another operation's.
+    pub(super) async fn goes_to(&self, id: i64, to: ReplayTo) -> Result<(), OperationError> {
+        match (self.replay(id).await?.to, to) {
+            (ReplayTo::Workers, ReplayTo::Topic) => {
+                Err(OperationError::Refused(format!("p{id} is a plan for the workers: it does not go to the topic")))
+            }
+            (ReplayTo::Topic, ReplayTo::Workers) => {
+                Err(OperationError::Refused(format!("p{id} is a plan for the topic: the workers do not take it")))
+            }
+            (ReplayTo::Workers, ReplayTo::Workers) | (ReplayTo::Topic, ReplayTo::Topic) => Ok(()),
+        }
+    }
+
+    pub(super) async fn begin(&self, id: i64, to: ReplayState, act: &Act) -> Result<Replay, OperationError> {
+        if !self.postgres.move_replay(id, &[ReplayState::Planned], to, act).await? {
             return Err(match self.replay(id).await {
-                Err(error) => self.refuse(&act, error.to_string()).await,
+                Err(error) => self.refuse(act, error.to_string()).await,
                 Ok(replay) if replay.state == ReplayState::Planned => {
                     let until = super::audit::moment(replay.valid_until);
-                    self.conflict(&act, format!("plan p{id} is stale: it was valid until {until}; plan again")).await
+                    self.conflict(act, format!("plan p{id} is stale: it was valid until {until}; plan again")).await
                 }
-                Ok(replay) => self.conflict(&act, told(&replay)).await,
+                Ok(replay) => self.conflict(act, told(&replay)).await,
             });
         }
         self.replay(id).await
@@ -160,13 +195,14 @@ impl Operations {
 
     /// Nothing more of it is begun until it is resumed.
     pub async fn pause_replay(&self, id: i64) -> Result<Replay, OperationError> {
-        self.change(id, "pause", &[ReplayState::Running], ReplayState::Paused).await
+        self.change(id, "pause", &[ReplayState::Running, ReplayState::Publishing], ReplayState::Paused).await
     }
 
     /// A paused or stopped replay goes on; a stopped one with another bound.
     pub async fn resume_replay(&self, id: i64, max_failure_ratio: Option<f64>) -> Result<Replay, OperationError> {
         let act = self.act("resume", replay_json(id), "");
         self.may_change(&act).await?;
+        self.goes_to(id, ReplayTo::Workers).await?;
         let is_stopped = self.replay(id).await?.state == ReplayState::Stopped;
         match max_failure_ratio {
             Some(ratio) => self.postgres.allow_failures(id, ratio).await?,
@@ -182,14 +218,20 @@ impl Operations {
 
     /// What no worker has begun goes back; it is cancelled for good.
     pub async fn cancel_replay(&self, id: i64) -> Result<Replay, OperationError> {
-        let from = [ReplayState::Planned, ReplayState::Running, ReplayState::Paused, ReplayState::Stopped];
+        let from = [
+            ReplayState::Planned,
+            ReplayState::Running,
+            ReplayState::Publishing,
+            ReplayState::Paused,
+            ReplayState::Stopped,
+        ];
         self.change(id, "cancel", &from, ReplayState::Cancelled).await?;
         // A worker does the same within a second, if this process dies first.
         self.postgres.take_back_cancelled().await?;
         self.replay(id).await
     }
 
-    async fn change(
+    pub(super) async fn change(
         &self,
         id: i64,
         action: &'static str,

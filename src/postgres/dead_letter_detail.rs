@@ -1,7 +1,7 @@
 //! Dead letters whole: the record, every attempt, and what their order went through otherwise.
 
 use super::dead_letter_listing::{ListedLetter, ListedRow};
-use super::history::{self, PastAttempt};
+use super::history::{self, PastAttempt, PastReplay};
 use super::pool::Postgres;
 use super::stored_record;
 use crate::core::decode::SYNTHETIC_EVENT_TYPE;
@@ -15,6 +15,8 @@ pub struct WholeLetter {
     pub listed: ListedLetter,
     pub record: Record,
     pub history: Vec<PastAttempt>,
+    /// The earliest first.
+    pub replays: Vec<PastReplay>,
     pub published_at: Option<Timestamp>,
 }
 
@@ -34,11 +36,11 @@ pub struct LedgerEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WaitingRecord {
     pub event_type: String,
-    pub coordinates: Coordinates,
     pub attempts: u32,
     pub parked_at: Timestamp,
     pub due_at: Timestamp,
     pub is_replay: bool,
+    pub record: Record,
     pub history: Vec<PastAttempt>,
 }
 
@@ -57,7 +59,14 @@ impl Postgres {
                       floor(extract(epoch FROM d.last_failed_at) * 1000)::bigint AS "last_failed_ms!",
                       floor(extract(epoch FROM d.closed_at) * 1000)::bigint AS closed_ms,
                       d.closed_by, d.close_reason, d.close_note, d.record AS "record!", d.history::text AS "history!",
-                      floor(extract(epoch FROM d.published_at) * 1000)::bigint AS published_ms
+                      floor(extract(epoch FROM d.published_at) * 1000)::bigint AS published_ms,
+                      (SELECT coalesce(jsonb_agg(jsonb_build_object(
+                              'replay', r.id, 'to_topic', r.to_topic, 'by', coalesce(r.started_by, r.planned_by),
+                              'reason', r.reason, 'outcome', p.outcome, 'detail', p.detail,
+                              'begun_ms', floor(extract(epoch FROM p.scheduled_at) * 1000)::bigint,
+                              'ended_ms', floor(extract(epoch FROM p.ended_at) * 1000)::bigint) ORDER BY r.id), '[]')::text
+                         FROM replay_letters p JOIN replays r ON r.id = p.replay_id
+                        WHERE p.dead_letter_id = d.id AND r.started_at IS NOT NULL) AS "past_replays!"
                  FROM selected_dead_letters($1, $2, $3::text::jsonb) d WHERE d.id > $4 ORDER BY d.id LIMIT $5"#,
             &*self.group,
             &*self.topic,
@@ -99,7 +108,7 @@ impl Postgres {
     pub async fn waiting_records(&self, order_id: &str) -> Result<Vec<WaitingRecord>, LedgerFailure> {
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
-            r#"SELECT event_type, kpartition, koffset, attempts, run_id IS NOT NULL AS "is_replay!", history::text AS "history!",
+            r#"SELECT event_type, kpartition, koffset, attempts, run_id IS NOT NULL AS "is_replay!", history::text AS "history!", record,
                       floor(extract(epoch FROM parked_at) * 1000)::bigint AS "parked_ms!",
                       floor(extract(epoch FROM due_at) * 1000)::bigint AS "due_ms!"
                  FROM parked_events WHERE consumer_group = $1 AND order_id = $2 ORDER BY event_type"#,
@@ -107,14 +116,20 @@ impl Postgres {
             order_id,
         );
         let rows = self.answer(statement.fetch_all(&mut *lease)).await;
-        let waiting = lease.end(rows).await?.into_iter().map(|row| WaitingRecord {
-            event_type: row.event_type,
-            coordinates: Coordinates { partition: Partition(row.kpartition), offset: Offset(row.koffset) },
-            attempts: row.attempts.cast_unsigned(),
-            parked_at: Timestamp(row.parked_ms),
-            due_at: Timestamp(row.due_ms),
-            is_replay: row.is_replay,
-            history: history::decode(&row.history),
+        let waiting = lease.end(rows).await?.into_iter().filter_map(|row| {
+            let coordinates = Coordinates { partition: Partition(row.kpartition), offset: Offset(row.koffset) };
+            let record = stored_record::decode(coordinates, row.record)
+                .inspect_err(|error| tracing::error!(%error, "a parked record cannot be read"))
+                .ok()?;
+            Some(WaitingRecord {
+                event_type: row.event_type,
+                attempts: row.attempts.cast_unsigned(),
+                parked_at: Timestamp(row.parked_ms),
+                due_at: Timestamp(row.due_ms),
+                is_replay: row.is_replay,
+                record,
+                history: history::decode(&row.history),
+            })
         });
         Ok(waiting.collect())
     }
@@ -157,6 +172,7 @@ struct WholeRow {
     close_note: Option<String>,
     record: Vec<u8>,
     history: String,
+    past_replays: String,
     published_ms: Option<i64>,
 }
 
@@ -191,6 +207,7 @@ impl WholeRow {
             listed: listed.letter()?,
             record,
             history: history::decode(&self.history),
+            replays: history::decode_replays(&self.past_replays),
             published_at: self.published_ms.map(Timestamp),
         })
     }

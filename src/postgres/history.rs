@@ -1,8 +1,9 @@
-//! The column `history`: every failed attempt with its error, as JSON.
+//! What a dead letter went through, as JSON: the column `history` has every failed attempt with its error, and a query tells its replays.
 
 use serde::Deserialize;
 use serde_json::json;
 
+use super::replays::ReplayTo;
 use super::text;
 use crate::core::attempts::FailedAttempt;
 use crate::core::record::Timestamp;
@@ -15,6 +16,32 @@ pub struct PastAttempt {
     pub took_ms: u64,
     pub class: String,
     pub error: String,
+}
+
+/// A replay that a dead letter was part of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastReplay {
+    pub replay: i64,
+    pub to: ReplayTo,
+    pub by: String,
+    pub reason: String,
+    pub begun_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// How it ended for this letter: `notified`, `dead_again`, and so on; absent while it has not.
+    pub outcome: Option<String>,
+    pub detail: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct StoredReplay {
+    replay: i64,
+    to_topic: bool,
+    by: String,
+    reason: String,
+    begun_ms: Option<i64>,
+    ended_ms: Option<i64>,
+    outcome: Option<String>,
+    detail: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +81,22 @@ pub(super) fn decode(stored: &str) -> Vec<PastAttempt> {
         took_ms: item.took_ms,
         class: item.class,
         error: item.error,
+    });
+    past.collect()
+}
+
+/// What cannot be read, of a later version, is left out.
+pub(super) fn decode_replays(stored: &str) -> Vec<PastReplay> {
+    let items: Vec<StoredReplay> = serde_json::from_str(stored).unwrap_or_default();
+    let past = items.into_iter().map(|item| PastReplay {
+        replay: item.replay,
+        to: if item.to_topic { ReplayTo::Topic } else { ReplayTo::Workers },
+        by: item.by,
+        reason: item.reason,
+        begun_at: item.begun_ms.map(Timestamp),
+        ended_at: item.ended_ms.map(Timestamp),
+        outcome: item.outcome,
+        detail: item.detail,
     });
     past.collect()
 }

@@ -20,6 +20,7 @@ mod pool;
 mod preflight;
 mod prune;
 mod replay_prospects;
+mod replay_publishing;
 mod replay_scheduling;
 mod replays;
 mod stored_record;
@@ -31,14 +32,15 @@ pub use dead_letter_detail::{LedgerEntry, WaitingRecord, WholeLetter};
 pub use dead_letter_listing::{Closed, LetterGroup, ListedLetter, TREND_BUCKETS};
 pub use dead_letter_rebuilding::RebuiltLetter;
 pub use dead_letters::{DeadLetterCount, DeadLetterState, UnpublishedFacts};
-pub use history::PastAttempt;
+pub use history::{PastAttempt, PastReplay};
 pub use migrations::MigrationError;
 pub use parked::ParkedFacts;
 pub use pool::{ConnectError, PoolFacts, Postgres};
 pub use preflight::PreflightFacts;
 pub use replay_prospects::{LetterProspect, Prospect};
+pub use replay_publishing::{Publication, TakenLetter};
 pub use replay_scheduling::{EndedUnscheduled, NextLetter, Scheduling};
-pub use replays::{PlannedLetter, Replay, ReplayCount, ReplayState, ReplayTerms};
+pub use replays::{PlannedLetter, Replay, ReplayCount, ReplayState, ReplayTerms, ReplayTo};
 pub use stored_record::encode as stored_form;
 
 /// Ten years at most: far beyond any retention, and no overflow of a timestamp.

@@ -2,6 +2,7 @@
 
 use super::dead_letters::reason_from_name;
 use super::pool::Postgres;
+use super::replays::ReplayTo;
 use crate::core::failure::{LedgerFailure, Reason};
 use crate::core::record::Timestamp;
 
@@ -23,6 +24,8 @@ pub enum Prospect {
     Superseded,
     /// Its ledger row is gone: whether the order was notified is not known any more.
     Pruned,
+    /// It was published to the topic again since it failed.
+    Published,
 }
 
 /// A dead letter and what would become of it.
@@ -32,16 +35,21 @@ pub struct LetterProspect {
     pub prospect: Prospect,
     pub reason: Reason,
     pub group: String,
-    /// Of the replay that has it, or had it last, who began it, and when.
+    /// Of the replay that has it, published it, or had it last: who began it, and when.
     pub replay: Option<(i64, String, Timestamp)>,
 }
 
 impl Postgres {
     /// In the order of the ids.
-    pub async fn prospects(&self, ids: &[i64], override_cap: bool) -> Result<Vec<LetterProspect>, LedgerFailure> {
+    pub async fn prospects(
+        &self,
+        ids: &[i64],
+        to: ReplayTo,
+        override_cap: bool,
+    ) -> Result<Vec<LetterProspect>, LedgerFailure> {
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
-            r#"SELECT d.id, d.reason, d.bug, r.id AS "replay_id?", r.changed_by AS "changed_by?",
+            r#"SELECT d.id, d.reason, d.bug, r.id AS "replay_id?", coalesce(r.started_by, r.planned_by) AS begun_by,
                       floor(extract(epoch FROM r.started_at) * 1000)::bigint AS started_ms,
                       CASE WHEN d.state = 'replaying' THEN 'being_replayed'
                            WHEN d.state IN ('discarded', 'resolved') THEN 'closed'
@@ -49,6 +57,10 @@ impl Postgres {
                            WHEN l.state IS NULL THEN 'pruned'
                            WHEN l.state = 'd' THEN 'notified'
                            WHEN l.state IN ('c', 'p') THEN 'being_handled'
+                           WHEN $5 AND EXISTS (
+                                SELECT FROM replay_letters p
+                                 WHERE p.dead_letter_id = d.id AND p.failed_at = d.failed_at AND p.outcome = 'published')
+                           THEN 'published'
                            WHEN l.settled_at = d.failed_at THEN 'processed'
                            ELSE 'superseded' END AS "prospect!"
                  FROM dead_letters d
@@ -60,6 +72,7 @@ impl Postgres {
             &*self.topic,
             ids,
             override_cap,
+            to == ReplayTo::Topic,
         );
         let rows = self.answer(statement.fetch_all(&mut *lease)).await;
         let found = lease.end(rows).await?.into_iter().filter_map(|row| {
@@ -71,10 +84,11 @@ impl Postgres {
                 "quarantined" => Prospect::Quarantined,
                 "closed" => Prospect::Closed,
                 "superseded" => Prospect::Superseded,
+                "published" => Prospect::Published,
                 _ => Prospect::Pruned,
             };
             let started = Timestamp(row.started_ms.unwrap_or_default());
-            let replay = row.replay_id.zip(row.changed_by).map(|(id, by)| (id, by, started));
+            let replay = row.replay_id.zip(row.begun_by).map(|(id, by)| (id, by, started));
             Some(LetterProspect {
                 id: row.id,
                 prospect,
@@ -88,7 +102,7 @@ impl Postgres {
 }
 
 impl Prospect {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Processed,
         Self::AlreadyNotified,
         Self::BeingReplayed,
@@ -97,19 +111,23 @@ impl Prospect {
         Self::Closed,
         Self::Superseded,
         Self::Pruned,
+        Self::Published,
     ];
 
-    /// Whether it is part of the plan.
+    /// Whether it is part of the plan. One whose order was notified meanwhile is resolved by the workers; on the topic it would
+    /// be sent to other groups for nothing.
     #[must_use]
-    pub fn is_taken(self) -> bool {
+    pub fn is_taken(self, to: ReplayTo) -> bool {
         match self {
-            Self::Processed | Self::AlreadyNotified => true,
+            Self::Processed => true,
+            Self::AlreadyNotified => to == ReplayTo::Workers,
             Self::BeingReplayed
             | Self::BeingHandled
             | Self::Quarantined
             | Self::Closed
             | Self::Superseded
-            | Self::Pruned => false,
+            | Self::Pruned
+            | Self::Published => false,
         }
     }
 
@@ -124,6 +142,7 @@ impl Prospect {
             Self::Closed => "closed",
             Self::Superseded => "superseded",
             Self::Pruned => "pruned",
+            Self::Published => "already published",
         }
     }
 }

@@ -251,6 +251,7 @@ impl Postgres {
     /// Gives back what cancelled replays have scheduled and no worker has read: dead again in the ledger, open in the table.
     /// What was read goes on to its end.
     pub async fn take_back_cancelled(&self) -> Result<(), LedgerFailure> {
+        self.end_cancelled_publishing().await?;
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
             "WITH back AS MATERIALIZED (

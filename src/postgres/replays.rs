@@ -12,7 +12,10 @@ use crate::core::replay::ReplayProgress;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReplayState {
     Planned,
+    /// The workers process it.
     Running,
+    /// A command publishes it to the topic.
+    Publishing,
     Paused,
     /// Too many failed.
     Stopped,
@@ -20,9 +23,19 @@ pub enum ReplayState {
     Done,
 }
 
+/// Where the records of a replay go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayTo {
+    /// To the workers of this group, and to nobody else.
+    Workers,
+    /// To the source topic, for every group that reads it.
+    Topic,
+}
+
 /// How a replay is to go.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReplayTerms {
+    pub to: ReplayTo,
     /// Letters each second.
     pub rate: f64,
     pub canary: u32,
@@ -47,6 +60,7 @@ pub struct PlannedLetter {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replay {
     pub id: i64,
+    pub to: ReplayTo,
     pub state: ReplayState,
     pub planned_by: String,
     pub planned_at: Timestamp,
@@ -72,7 +86,8 @@ pub struct ReplayCount {
 }
 
 impl Postgres {
-    /// Freezes the letters as a plan, and gives its id. Letters that are gone meanwhile are left out.
+    /// Freezes the letters as a plan, and gives its id. Those of a partition come in the order of their offsets. Letters that are
+    /// gone meanwhile are left out.
     pub async fn write_plan(
         &self,
         letters: &[PlannedLetter],
@@ -85,14 +100,14 @@ impl Postgres {
         let statement = sqlx::query_scalar!(
             r#"WITH plan AS (
                INSERT INTO replays (consumer_group, topic, state, planned_by, changed_by, valid_until, reason, filter, rate,
-                      canary, max_failure_ratio, replay_cap, override_cap)
+                      canary, max_failure_ratio, replay_cap, override_cap, to_topic)
                VALUES ($1, $2, 'planned', $3, $3, clock_timestamp() + $4::float8 * interval '1 second', $5,
-                      $6::text::jsonb, $7, $8, $9, $10, $11)
+                      $6::text::jsonb, $7, $8, $9, $10, $11, $15)
                RETURNING id),
              letters AS (
                INSERT INTO replay_letters (replay_id, place, dead_letter_id, failed_at, edited)
-               SELECT plan.id, i.place, d.id, d.failed_at, i.edited
-                 FROM plan, unnest($12::bigint[], $13::bytea[]) WITH ORDINALITY AS i(id, edited, place)
+               SELECT plan.id, row_number() OVER (ORDER BY d.koffset, d.kpartition, d.id), d.id, d.failed_at, i.edited
+                 FROM plan, unnest($12::bigint[], $13::bytea[]) AS i(id, edited)
                  JOIN dead_letters d ON d.id = i.id
                RETURNING 1),
              audited AS (
@@ -113,6 +128,7 @@ impl Postgres {
             &ids,
             edited.as_slice() as _,
             act.action,
+            terms.to == ReplayTo::Topic,
         );
         let id = self.answer(statement.fetch_one(&mut *lease)).await;
         lease.end(id).await
@@ -133,10 +149,11 @@ impl Postgres {
             r#"WITH moved AS (
                UPDATE replays r
                   SET state = $5, changed_by = $6, changed_at = clock_timestamp(),
-                      started_at = CASE WHEN r.state = 'planned' AND $5 = 'running' THEN clock_timestamp() ELSE r.started_at END,
+                      started_at = CASE WHEN r.state = 'planned' AND $5 <> 'cancelled' THEN clock_timestamp() ELSE r.started_at END,
+                      started_by = CASE WHEN r.state = 'planned' AND $5 <> 'cancelled' THEN $6 ELSE r.started_by END,
                       finished_at = CASE WHEN $5 = 'cancelled' THEN clock_timestamp() END
                 WHERE r.id = $3 AND r.consumer_group = $1 AND r.topic = $2 AND r.state = ANY($4::text[])
-                  AND (r.state <> 'planned' OR $5 <> 'running' OR r.valid_until > clock_timestamp())
+                  AND (r.state <> 'planned' OR $5 = 'cancelled' OR r.valid_until > clock_timestamp())
                RETURNING r.id),
              audited AS (
                INSERT INTO operator_audit (consumer_group, topic, operator, action, filter, letters, reason, result, detail)
@@ -160,7 +177,14 @@ impl Postgres {
     /// Lets a stopped replay go on with another bound.
     pub async fn allow_failures(&self, id: i64, max_failure_ratio: f64) -> Result<(), LedgerFailure> {
         let mut lease = self.lease().await?;
-        let statement = sqlx::query!("UPDATE replays SET max_failure_ratio = $2 WHERE id = $1", id, max_failure_ratio);
+        let statement = sqlx::query!(
+            "UPDATE replays SET max_failure_ratio = $4
+              WHERE id = $3 AND consumer_group = $1 AND topic = $2 AND state IN ('paused', 'stopped')",
+            &*self.group,
+            &*self.topic,
+            id,
+            max_failure_ratio,
+        );
         let changed = self.answer(statement.execute(&mut *lease)).await;
         lease.end(changed).await.map(drop)
     }
@@ -171,7 +195,7 @@ impl Postgres {
         let statement = sqlx::query!(
             "UPDATE replays SET state = $2, changed_by = $3, changed_at = clock_timestamp(),
                     finished_at = CASE WHEN $2 = 'done' THEN clock_timestamp() END
-              WHERE id = $1 AND state = 'running'",
+              WHERE id = $1 AND state IN ('running', 'publishing')",
             id,
             to.as_str(),
             why,
@@ -190,7 +214,7 @@ impl Postgres {
         let mut lease = self.lease().await?;
         let statement = sqlx::query_as!(
             ReplayRow,
-            r#"SELECT r.id, r.state, r.planned_by, r.changed_by, r.reason, r.rate, r.canary, r.max_failure_ratio, r.override_cap,
+            r#"SELECT r.id, r.to_topic, r.state, r.planned_by, r.changed_by, r.reason, r.rate, r.canary, r.max_failure_ratio, r.override_cap,
                       r.valid_until > clock_timestamp() AS "is_valid!",
                       floor(extract(epoch FROM r.planned_at) * 1000)::bigint AS "planned_ms!",
                       floor(extract(epoch FROM r.valid_until) * 1000)::bigint AS "valid_ms!",
@@ -200,7 +224,7 @@ impl Postgres {
                       greatest(coalesce(extract(epoch FROM r.next_due_at - clock_timestamp()), 0), 0)::float8 AS "ahead!",
                       c.planned AS "planned!", c.scheduled AS "scheduled!", c.notified AS "notified!",
                       c.duplicate AS "duplicate!", c.dead_again AS "dead_again!", c.quarantined AS "quarantined!",
-                      c.left_out AS "left_out!", c.cancelled AS "cancelled!"
+                      c.published AS "published!", c.left_out AS "left_out!", c.cancelled AS "cancelled!"
                  FROM replays r
                 CROSS JOIN LATERAL (
                       SELECT count(*) FILTER (WHERE l.state = 'planned') AS planned,
@@ -209,6 +233,7 @@ impl Postgres {
                              count(*) FILTER (WHERE l.outcome = 'duplicate') AS duplicate,
                              count(*) FILTER (WHERE l.outcome = 'dead_again') AS dead_again,
                              count(*) FILTER (WHERE l.outcome = 'quarantined') AS quarantined,
+                             count(*) FILTER (WHERE l.outcome = 'published') AS published,
                              count(*) FILTER (WHERE l.outcome = 'left_out') AS left_out,
                              count(*) FILTER (WHERE l.outcome = 'cancelled') AS cancelled
                         FROM replay_letters l WHERE l.replay_id = r.id) c
@@ -259,6 +284,7 @@ impl Postgres {
 
 struct ReplayRow {
     id: i64,
+    to_topic: bool,
     state: String,
     planned_by: String,
     changed_by: String,
@@ -280,6 +306,7 @@ struct ReplayRow {
     duplicate: i64,
     dead_again: i64,
     quarantined: i64,
+    published: i64,
     left_out: i64,
     cancelled: i64,
 }
@@ -293,6 +320,7 @@ impl ReplayRow {
             notified: self.notified.cast_unsigned(),
             duplicate: self.duplicate.cast_unsigned(),
             dead: (self.dead_again + self.quarantined).cast_unsigned(),
+            published: self.published.cast_unsigned(),
             left_out: (self.left_out + self.cancelled).cast_unsigned(),
             rate: self.rate,
             canary: u64::from(self.canary.cast_unsigned()),
@@ -301,6 +329,7 @@ impl ReplayRow {
         };
         Some(Replay {
             id: self.id,
+            to: if self.to_topic { ReplayTo::Topic } else { ReplayTo::Workers },
             state: ReplayState::of(&self.state)?,
             planned_by: self.planned_by,
             planned_at: Timestamp(self.planned_ms),
@@ -320,7 +349,8 @@ impl ReplayRow {
 }
 
 impl ReplayState {
-    pub const ALL: [Self; 6] = [Self::Planned, Self::Running, Self::Paused, Self::Stopped, Self::Cancelled, Self::Done];
+    pub const ALL: [Self; 7] =
+        [Self::Planned, Self::Running, Self::Publishing, Self::Paused, Self::Stopped, Self::Cancelled, Self::Done];
 
     /// None for a state of a later version.
     fn of(name: &str) -> Option<Self> {
@@ -332,6 +362,7 @@ impl ReplayState {
         match self {
             Self::Planned => "planned",
             Self::Running => "running",
+            Self::Publishing => "publishing",
             Self::Paused => "paused",
             Self::Stopped => "stopped",
             Self::Cancelled => "cancelled",

@@ -15,6 +15,8 @@ use crate::telemetry::events::ReplaysEnded;
 use crate::telemetry::{Telemetry, gauge_value};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// While there are some: memory holds few of them at once, and those are soon delivered.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Replays that run side by side.
 const RUNNING: u32 = 20;
 /// Statements for one replay at one look.
@@ -128,12 +130,14 @@ impl Replays {
 }
 
 impl Worker {
-    /// Reads replayed records that are due, each second, as far as there is room for them.
+    /// Reads replayed records that are due, each second, as far as there is room for them; sooner while there are some.
     pub(super) fn read_replays(&mut self) {
-        let Some(at) = self.replays_at.filter(|at| *at <= Instant::now()) else { return };
+        if self.replays_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
         let (owned, room) = self.engine.replays_wanted();
         if owned.is_empty() {
-            self.replays_at = Some(at.max(Instant::now()) + LOOK_EVERY);
+            self.replays_at = Some(Instant::now() + READ_AGAIN_AFTER);
             return;
         }
         self.replays_at = None;
@@ -148,9 +152,11 @@ impl Worker {
     }
 
     pub(super) fn replays_read(&mut self, replays: Vec<ReplayRow>) {
-        self.replays_at = Some(Instant::now() + LOOK_EVERY);
-        if !replays.is_empty() {
-            self.input(Input::ReplaysLoaded { replays });
+        if replays.is_empty() {
+            self.replays_at = Some(Instant::now() + LOOK_EVERY);
+            return;
         }
+        self.replays_at = Some(Instant::now() + READ_AGAIN_AFTER);
+        self.input(Input::ReplaysLoaded { replays });
     }
 }

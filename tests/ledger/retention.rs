@@ -76,7 +76,15 @@ async fn preflight_and_migrations_know_what_is_missing() {
     assert!(database_line.detail.contains("migrations current"), "{findings:?}");
 
     database.forget_migrations().await;
-    let all = ["0001 ledger", "0002 parking", "0003 starts", "0004 operators", "0005 replays"];
+    let all = [
+        "0001 ledger",
+        "0002 parking",
+        "0003 starts",
+        "0004 operators",
+        "0005 replays",
+        "0006 audit counts",
+        "0007 to topic",
+    ];
     assert_eq!(database.postgres.pending_migrations().await.unwrap(), all);
     let (one, other) = (database.postgres.clone(), database.postgres.clone());
     let (one, other) =

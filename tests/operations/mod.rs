@@ -9,6 +9,7 @@ mod replaying;
 mod safety;
 mod seeing;
 mod speed;
+mod to_topic;
 
 use herald::config::Settings;
 use herald::core::record::Coordinates;

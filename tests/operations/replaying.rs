@@ -140,7 +140,7 @@ async fn an_empty_filter_a_stale_plan_a_letter_being_replayed_and_a_pruned_one_a
     change(&world, "UPDATE replays SET valid_until = now()").await;
     assert!(refused(&setup, &["dlq", "replay", "--plan", &stale]).await.contains("stale"));
     change(&world, "UPDATE dead_letters SET state = 'replaying', run_id = 1 WHERE order_id = '1'").await;
-    change(&world, "UPDATE replays SET state = 'running', started_at = now(), changed_by = 'ben'").await;
+    change(&world, "UPDATE replays SET state = 'running', started_at = now(), started_by = 'ben'").await;
     change(&world, "DELETE FROM processed_orders WHERE order_id = '2'").await;
     let id = async |order: &str| {
         herald_json(&setup, &["dlq", "list", "--order", order, "--json"]).await[0]["id"].to_string()

@@ -28,7 +28,13 @@ async fn the_operator_sees_groups_lists_and_every_attempt_with_its_error() {
     let exact = r#"{"event_type":"ORDER_CREATED","order":{"order_id":1,"user_id":7,"product_id":3,"quantity":400,"status":"CREATED","exact":12345678901234567890123,"price":1.10}}"#;
     let mut record = NewRecord::of(exact).in_partition(0);
     record.key = Some(Bytes::from_static(b"key-1"));
-    record.headers = vec![header(b"twice", Some(b"1")), header(b"flags", Some(b"\x00\xff")), header(b"twice", None)];
+    let traceparent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    record.headers = vec![
+        header(b"twice", Some(b"1")),
+        header(b"flags", Some(b"\x00\xff")),
+        header(b"twice", None),
+        header(b"traceparent", Some(traceparent)),
+    ];
     world.kafka.produce(&world.topic, vec![record, NewRecord::of("not json").in_partition(0)]).await;
     world.produce_in(0, &[orders::created(2), orders::created(3)]).await;
     let setup = world.worker().with("HERALD_RETRY__INITIAL_BACKOFF", "10ms");
@@ -56,12 +62,18 @@ async fn the_operator_sees_groups_lists_and_every_attempt_with_its_error() {
         {"name": "twice", "value": "1"},
         {"name": "flags", "value": {"hex": "00ff"}},
         {"name": "twice", "value": null},
+        {"name": "traceparent", "value": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
     ]);
+    assert_eq!(shown["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!((&shown["headers"], &shown["key"]), (&headers, &json!("key-1")));
     let text = herald(&setup, &["dlq", "show", &id]).await;
-    for expected in [exact, "0x00ff (2 bytes)", "(2 alike)", "quantity 400 must be below 100", "order_created is dead"]
-    {
-        assert!(text.contains(expected), "{expected} in {text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    // A long value goes on below itself, whole.
+    let unfolded = text.replace(&format!("\n{}", " ".repeat(10)), "");
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let error = "quantity 400 must be below 100";
+    for expected in [exact, "0x00ff (2 bytes)", "(2 alike)", error, "order_created is dead", trace] {
+        assert!(unfolded.contains(expected), "{expected} in {text}");
     }
 
     let third = herald_json(&setup, &["dlq", "list", "--json", "--order", "3"]).await;

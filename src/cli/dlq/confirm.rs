@@ -11,7 +11,12 @@ const UNASKED: usize = 100;
 
 /// For many, the operator types their count, unless `--yes` says so already. Without a terminal nobody can be asked.
 pub(super) fn confirm(what: &str, count: usize, yes: bool) -> Result<(), Failure> {
-    if yes || count <= UNASKED {
+    if count <= UNASKED { Ok(()) } else { confirm_always(what, count, yes) }
+}
+
+/// However few they are.
+pub(super) fn confirm_always(what: &str, count: usize, yes: bool) -> Result<(), Failure> {
+    if yes {
         return Ok(());
     }
     let told = number(i64::try_from(count).unwrap_or(i64::MAX));

@@ -49,9 +49,9 @@ pub(super) fn told(what: &str, closing: &Closing, as_json: bool) -> Result<(), F
     if closing.left_count == 0 {
         return Ok(());
     }
-    let state = |letter: &crate::postgres::ListedLetter| format!("\n  {} is {}", letter.id, letter.state.as_str());
-    let left: String = closing.left.iter().map(state).collect();
-    Err(Failure::Partly(format!("{} were not {what}: they changed meanwhile{left}", count(closing.left_count))))
+    let mut lines = vec![format!("{} were not {what}: they changed meanwhile", count(closing.left_count))];
+    lines.extend(closing.left.iter().map(|(id, state)| format!("  {id}: {state}")));
+    Err(Failure::Partly(lines.join("\n")))
 }
 
 fn reason(text: &str) -> Result<CloseReason, String> {

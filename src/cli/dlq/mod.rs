@@ -7,6 +7,7 @@ mod edit;
 mod export;
 mod groups;
 mod list;
+mod publish;
 mod reindex;
 mod replay;
 mod replays;

@@ -10,13 +10,15 @@ use serde_json::json;
 
 use super::confirm::confirm;
 use super::groups::short_group;
+use super::publish;
 use super::replays::{as_json, replay_id};
 use super::selection::SelectionArguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::print;
 use crate::cli::table::{full_time, number};
+use crate::kafka::readers::Reader;
 use crate::operations::{Operations, Plan, ReplayWish, Selection};
-use crate::postgres::{Prospect, Replay, ReplayState};
+use crate::postgres::{Prospect, Replay, ReplayState, ReplayTo};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Where nothing can be redrawn.
@@ -41,6 +43,9 @@ pub(in crate::cli) struct Arguments {
     /// Stop when more than this part of what was processed has failed again
     #[arg(long, default_value_t = 0.2, value_parser = ratio)]
     max_failure_ratio: f64,
+    /// Publish the original records to the source topic, for every group that reads it, instead of to this group's workers alone
+    #[arg(long, conflicts_with_all = ["canary", "edit"])]
+    to_topic: bool,
     /// Also what is quarantined after too many replays
     #[arg(long)]
     override_cap: bool,
@@ -63,6 +68,7 @@ pub(in crate::cli) struct Arguments {
 
 pub(super) async fn execute(arguments: Arguments, operations: &Operations) -> Result<(), Failure> {
     let wish = ReplayWish {
+        to: if arguments.to_topic { ReplayTo::Topic } else { ReplayTo::Workers },
         rate: arguments.rate,
         canary: arguments.canary,
         max_failure_ratio: arguments.max_failure_ratio,
@@ -80,9 +86,18 @@ pub(super) async fn execute(arguments: Arguments, operations: &Operations) -> Re
         (None, [id]) => operations.plan_replay(Selection::of_ids(vec![*id]), &wish).await?.replay,
         (None, _) => {
             let plan = operations.plan_replay(arguments.selection.selection(arguments.ids), &wish).await?;
-            return tell_plan(&plan, arguments.json);
+            let readers = match plan.replay.to {
+                ReplayTo::Topic => Some(operations.readers().await?),
+                ReplayTo::Workers => None,
+            };
+            let reached = readers.as_deref().map(|readers| (readers, publish::told(readers, operations)));
+            return tell_plan(&plan, reached, arguments.json);
         }
     };
+    if plan.to == ReplayTo::Topic {
+        let manner = publish::Manner { yes: arguments.yes, json: arguments.json };
+        return publish::execute(plan, operations, manner).await;
+    }
     let count = usize::try_from(plan.progress.total()).unwrap_or(usize::MAX);
     if plan.state == ReplayState::Planned && !is_single {
         confirm("replaying", count, arguments.yes)?;
@@ -101,7 +116,7 @@ pub(super) async fn execute(arguments: Arguments, operations: &Operations) -> Re
     ))
 }
 
-fn tell_plan(plan: &Plan, as_json: bool) -> Result<(), Failure> {
+fn tell_plan(plan: &Plan, reached: Option<(&[Reader], String)>, as_json: bool) -> Result<(), Failure> {
     let replay = &plan.replay;
     let counts = Prospect::ALL.map(|prospect| {
         (
@@ -114,8 +129,11 @@ fn tell_plan(plan: &Plan, as_json: bool) -> Result<(), Failure> {
             counts.iter().map(|(prospect, count)| (prospect.as_str().replace(' ', "_"), (*count).into())).collect();
         let groups: serde_json::Map<_, _> =
             by_group(plan).into_iter().map(|(name, count)| (name, count.into())).collect();
-        let json = json!({"plan": format!("p{}", replay.id), "valid_until": full_time(replay.valid_until),
-                          "letters": replay.progress.total(), "prospects": counts, "groups": groups});
+        let mut json = json!({"plan": format!("p{}", replay.id), "valid_until": full_time(replay.valid_until),
+                              "letters": replay.progress.total(), "prospects": counts, "groups": groups});
+        if let (Some((readers, _)), Some(fields)) = (reached, json.as_object_mut()) {
+            fields.insert("reaches".to_owned(), publish::readers_as_json(readers));
+        }
         return print(&format!("{json}\n"));
     }
     let progress = &replay.progress;
@@ -130,29 +148,43 @@ fn tell_plan(plan: &Plan, as_json: bool) -> Result<(), Failure> {
         full_time(replay.valid_until)
     );
     for (prospect, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-        let _ = writeln!(text, "  {:20}{:>8}  {}", prospect.as_str(), number(count), note(prospect));
+        let (name, note) = told(prospect, replay.to);
+        let _ = writeln!(text, "{}", format!("  {name:20}{:>8}  {note}", number(count)).trim_end());
     }
     for (name, count) in by_group(plan) {
         let _ = writeln!(text, "  {name:20}{:>8}", number(count));
     }
-    let _ = writeln!(text, "  {}", terms(replay));
-    let _ = writeln!(text, "run it:  herald dlq replay --plan p{} --wait", replay.id);
+    let (reached, wait) = reached.map_or_else(|| (String::new(), " --wait"), |(_, told)| (told, ""));
+    let _ = writeln!(text, "{reached}  {}", terms(replay));
+    let _ = writeln!(text, "run it:  herald dlq replay --plan p{}{wait}", replay.id);
     print(&text)
 }
 
 /// What is taken, by reason and group.
 fn by_group(plan: &Plan) -> Vec<(String, u64)> {
     let mut groups: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
-    for letter in plan.prospects.iter().filter(|letter| letter.prospect.is_taken()) {
+    for letter in plan.prospects.iter().filter(|letter| letter.prospect.is_taken(plan.replay.to)) {
         *groups.entry(format!("{} {}", letter.reason, short_group(&letter.group))).or_default() += 1;
     }
     groups.into_iter().collect()
+}
+
+/// What a prospect is called, and what follows from it.
+fn told(prospect: Prospect, to: ReplayTo) -> (&'static str, &'static str) {
+    match (prospect, to) {
+        (Prospect::Processed, ReplayTo::Topic) => ("would be published", ""),
+        (Prospect::AlreadyNotified, ReplayTo::Topic) => {
+            (prospect.as_str(), "left out: without --to-topic they are resolved")
+        }
+        (_, ReplayTo::Topic | ReplayTo::Workers) => (prospect.as_str(), note(prospect)),
+    }
 }
 
 fn note(prospect: Prospect) -> &'static str {
     match prospect {
         Prospect::Processed => "",
         Prospect::AlreadyNotified => "end as duplicate, nothing is sent",
+        Prospect::Published => "left out: they are in the topic since they failed",
         Prospect::BeingReplayed => "left out: another replay has them",
         Prospect::BeingHandled => "left out: their order is being handled",
         Prospect::Quarantined => "left out: --override-cap takes them",
@@ -168,7 +200,11 @@ fn terms(replay: &Replay) -> String {
     let about = humantime::format_duration(Duration::from_secs(1).mul_f64(seconds.ceil().max(1.0)));
     let canary = if progress.canary > 0 { format!(" · canary {}", progress.canary) } else { String::new() };
     let percent = progress.max_failure_ratio * 100.0;
-    format!("rate {}/s{canary} · stops above {percent:.0} % failures · about {about}", progress.rate)
+    let bound = match replay.to {
+        ReplayTo::Workers => format!(" · stops above {percent:.0} % failures"),
+        ReplayTo::Topic => String::new(),
+    };
+    format!("rate {}/s{canary}{bound} · about {about}", progress.rate)
 }
 
 /// Watches until it ends, stops or is taken from us, and tells how the letters ended.
@@ -201,7 +237,7 @@ async fn wait(first: Replay, operations: &Operations, json: bool) -> Result<(), 
     Err(Failure::Partly(String::new()))
 }
 
-fn bar(replay: &Replay, json: bool) -> ProgressBar {
+pub(super) fn bar(replay: &Replay, json: bool) -> ProgressBar {
     if json || !io::stdout().is_terminal() {
         return ProgressBar::hidden();
     }
@@ -225,6 +261,7 @@ pub(super) fn closing(replay: &Replay) -> String {
         ("duplicate", progress.duplicate),
         ("dead again", progress.dead.saturating_sub(replay.quarantined)),
         ("quarantined", replay.quarantined),
+        ("published", progress.published),
         ("left out", progress.left_out.saturating_sub(replay.cancelled)),
         ("cancelled", replay.cancelled),
         ("to do", progress.planned + progress.scheduled),
@@ -240,7 +277,11 @@ pub(super) fn closing(replay: &Replay) -> String {
             replay.id
         ),
         ReplayState::Paused => format!("\ngo on: herald dlq replays resume r{}", replay.id),
-        ReplayState::Planned | ReplayState::Running | ReplayState::Cancelled | ReplayState::Done => String::new(),
+        ReplayState::Planned
+        | ReplayState::Running
+        | ReplayState::Publishing
+        | ReplayState::Cancelled
+        | ReplayState::Done => String::new(),
     };
     format!("r{} {}{took}   {}{next}", replay.id, replay.state.as_str(), told.join(" · "))
 }

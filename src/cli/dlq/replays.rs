@@ -3,12 +3,13 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::publish;
 use super::replay::{closing, ratio};
 use crate::cli::failure::Failure;
 use crate::cli::output::{print, print_lines};
 use crate::cli::table::{Align, Table, full_time, number};
 use crate::operations::Operations;
-use crate::postgres::Replay;
+use crate::postgres::{Replay, ReplayTo};
 
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -51,6 +52,10 @@ enum Change {
 pub(super) async fn execute(arguments: &Arguments, operations: &Operations) -> Result<(), Failure> {
     let changed = match arguments.change {
         Some(Change::Pause { id }) => Some(operations.pause_replay(id).await?),
+        Some(Change::Resume { id, .. }) if operations.replay(id).await?.to == ReplayTo::Topic => {
+            let publishing = operations.resume_publishing(id).await?;
+            return publish::publish(operations.replay(id).await?, publishing, operations, arguments.json).await;
+        }
         Some(Change::Resume { id, max_failure_ratio }) => Some(operations.resume_replay(id, max_failure_ratio).await?),
         Some(Change::Cancel { id }) => Some(operations.cancel_replay(id).await?),
         None => None,
@@ -81,6 +86,7 @@ fn table(replays: &[Replay]) -> String {
         ("notified", Align::Right),
         ("dup", Align::Right),
         ("dead", Align::Right),
+        ("published", Align::Right),
         ("to do", Align::Right),
         ("why", Align::Rest),
     ]);
@@ -95,6 +101,7 @@ fn table(replays: &[Replay]) -> String {
             number(progress.notified),
             number(progress.duplicate),
             number(progress.dead),
+            number(progress.published),
             number(progress.planned + progress.scheduled),
             replay.reason.clone(),
         ]);
@@ -107,6 +114,7 @@ pub(super) fn as_json(replay: &Replay) -> serde_json::Value {
     json!({
         "id": replay.id,
         "state": replay.state.as_str(),
+        "to_topic": replay.to == ReplayTo::Topic,
         "planned_by": replay.planned_by,
         "planned_at": full_time(replay.planned_at),
         "changed_by": replay.changed_by,
@@ -118,6 +126,7 @@ pub(super) fn as_json(replay: &Replay) -> serde_json::Value {
         "duplicate": progress.duplicate,
         "dead_again": progress.dead.saturating_sub(replay.quarantined),
         "quarantined": replay.quarantined,
+        "published": progress.published,
         "left_out": progress.left_out.saturating_sub(replay.cancelled),
         "cancelled": replay.cancelled,
     })

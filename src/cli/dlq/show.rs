@@ -7,14 +7,15 @@ use clap::Args;
 use super::groups::short_group;
 use crate::cli::failure::Failure;
 use crate::cli::output::print;
-use crate::cli::table::{cut, full_time, number, time_of_day};
+use crate::cli::table::{folded, full_time, number, terminal_width, time_of_day};
 use crate::core::record::{Header, Record};
-use crate::operations::{Operations, Payload, Shown, Sight, as_line, hex};
-use crate::postgres::{DeadLetterState, ListedLetter};
+use crate::operations::{Operations, Payload, Shown, Sight, as_line, hex, trace_id};
+use crate::postgres::{DeadLetterState, ListedLetter, PastReplay, ReplayTo};
 
 /// Where values stand.
 const INDENT: usize = 10;
-const ERROR_WIDTH: usize = 70;
+/// Narrower terminals wrap by themselves.
+const MIN_ROOM: usize = 30;
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Arguments {
@@ -41,9 +42,13 @@ fn described(shown: &Shown, topic: &str) -> String {
     let letter = &shown.letter.listed;
     let at = letter.coordinates;
     let mut text = String::new();
+    let room = terminal_width().saturating_sub(INDENT).max(MIN_ROOM);
     let mut line = |name: &str, value: &str| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:INDENT$}{value}");
+        for (number, part) in folded(value, room).iter().enumerate() {
+            let name = if number == 0 { name } else { "" };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{}", format!("{name:INDENT$}{part}").trim_end());
+        }
     };
     let alike = format!("group {} ({} alike)", short_group(&letter.group), number(shown.alike));
     line("dead", &format!("letter {} · {} · {} · {alike}", letter.id, letter.reason, letter.state.as_str()));
@@ -52,11 +57,17 @@ fn described(shown: &Shown, topic: &str) -> String {
     line("from", &format!("{topic}/{} @ {} · {appended}", at.partition, number(at.offset.0)));
     let published = shown.letter.published_at.map_or_else(|| "not yet".to_owned(), full_time);
     line("published", &published);
+    if let Some(trace) = trace_id(&shown.letter) {
+        line("trace", &trace);
+    }
     for attempt in attempts(shown) {
         line("attempt", &attempt);
     }
-    line("error", &letter.error);
+    line("error", &letter.error.replace(['\n', '\r', '\t'], " "));
     line("replays", &number(letter.replays));
+    for replay in &shown.letter.replays {
+        line("replay", &replayed(replay));
+    }
     for header in headers(&shown.letter.record) {
         line("header", &header);
     }
@@ -72,10 +83,22 @@ fn described(shown: &Shown, topic: &str) -> String {
 
 fn attempts(shown: &Shown) -> Vec<String> {
     let told = shown.letter.history.iter().map(|attempt| {
-        let error = cut(&attempt.error, ERROR_WIDTH);
+        let error = attempt.error.replace(['\n', '\r', '\t'], " ");
         format!("{:<3} {}  {error}  {} ms", attempt.number, time_of_day(attempt.at), attempt.took_ms)
     });
     told.collect()
+}
+
+/// `r20  2026-11-23 09:02:58Z by ana, dead again · gateway limit raised, INC-812`.
+fn replayed(replay: &PastReplay) -> String {
+    let at = replay.begun_at.or(replay.ended_at).map_or_else(|| "not begun".to_owned(), full_time);
+    let to = if replay.to == ReplayTo::Topic { " to the topic" } else { "" };
+    let outcome = replay.outcome.as_deref().unwrap_or("under way").replace('_', " ");
+    // Of a failure, the attempts above tell.
+    let is_told = replay.outcome.as_deref().is_some_and(|outcome| outcome == "dead_again" || outcome == "quarantined");
+    let detail = replay.detail.as_ref().filter(|_| !is_told).map_or_else(String::new, |detail| format!(": {detail}"));
+    let why = if replay.reason.is_empty() { String::new() } else { format!(" · {}", replay.reason) };
+    format!("r{}  {at} by {}{to}, {outcome}{detail}{why}", replay.replay, replay.by)
 }
 
 fn headers(record: &Record) -> Vec<String> {
