@@ -91,7 +91,7 @@ const CONTRACT: [(&str, &str, usize); 66] = [
     ("dead_letters_oldest_open_timestamp_seconds", "", 1),
     ("dead_letters_expiring", "", 1),
     ("replays_total", "result", 4),
-    ("replay_runs", "state", 6),
+    ("replay_runs", "state", 7),
     ("replay_remaining_records", "", 1),
     ("operator_actions_total", "action,result", 32),
     ("build_info", "revision,rustc,version", 1),
