@@ -210,7 +210,8 @@ pub struct Limits {
     #[serde(with = "size")]
     #[schemars(with = "String", extend("x-kind" = "size", "x-minimum" = "1MiB", "x-maximum" = "64GiB"))]
     pub bytes: usize,
-    /// Records parked in the database at most, of the partitions of one worker.
+    /// Records parked in the database, of the partitions of one worker, from which on far retries wait in memory instead, up to half
+    /// of `records` and `bytes`. Beyond that partitions pause, but for one fetch now and then, so that it shows whether the channel works.
     #[schemars(range(min = 1_000, max = 1_000_000_000))]
     pub parked_records: u64,
 }

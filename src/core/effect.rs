@@ -199,7 +199,7 @@ pub enum PauseCause {
     Breaker,
     /// Postgres is not available.
     Ledger,
-    /// As many records are parked as may be.
+    /// As many records are parked as may be, and half of the memory waits too.
     ParkedLimit,
 }
 

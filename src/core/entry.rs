@@ -36,6 +36,8 @@ pub(super) struct Entry {
     pub(super) starts: u16,
     /// Attempts that were spent.
     pub(super) attempts: u32,
+    /// The channel has answered it with a failure, which need not have spent an attempt.
+    pub(super) has_failed: bool,
     /// Those that failed since the record came into memory.
     pub(super) failures: Attempts,
     /// Failures that spent nothing, in a row.

@@ -14,6 +14,8 @@ pub struct ParkedLanes {
     due: BTreeSet<(Now, LaneKey)>,
     /// Of all lanes together.
     rows: u64,
+    /// Keys that nothing is parked of any more, since this was last asked.
+    unblocked: Vec<LaneKey>,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +71,7 @@ impl ParkedLanes {
         self.lanes.len()
     }
 
-    /// Rows of the table, as far as this session knows.
+    /// Rows of the table, as far as this session knows, and records that are on their way into it.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows
@@ -187,6 +189,11 @@ impl ParkedLanes {
         tickets
     }
 
+    /// The keys that nothing is parked of any more.
+    pub fn take_unblocked(&mut self) -> Vec<LaneKey> {
+        std::mem::take(&mut self.unblocked)
+    }
+
     /// Records in memory that have not ended.
     pub fn in_memory(&self) -> impl Iterator<Item = Ticket> {
         self.lanes.values().flat_map(|lane| lane.loaded.iter().copied())
@@ -198,13 +205,14 @@ impl ParkedLanes {
         if let Some(due) = lane.loadable_at() {
             self.due.remove(&(due, key));
         }
-        self.rows -= lane.rows;
+        self.rows -= lane.records();
         change(lane);
-        self.rows += if lane.is_empty() { 0 } else { lane.rows };
+        self.rows += if lane.is_empty() { 0 } else { lane.records() };
         if let Some(due) = lane.loadable_at() {
             self.due.insert((due, key));
         } else if lane.is_empty() {
             self.lanes.remove(&key);
+            self.unblocked.push(key);
         }
     }
 }
@@ -219,6 +227,10 @@ impl Lane {
             Stored::Rows { due } if self.joining == 0 && self.loaded.is_empty() => Some(due),
             Stored::Rows { .. } | Stored::Nothing | Stored::Loading { .. } => None,
         }
+    }
+
+    fn records(&self) -> u64 {
+        self.rows + u64::from(self.joining)
     }
 
     fn is_empty(&self) -> bool {

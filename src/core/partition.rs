@@ -87,6 +87,11 @@ impl PartitionState {
         self.lanes.get(&lane).into_iter().flatten().copied()
     }
 
+    /// The first of each lane.
+    pub(super) fn heads(&self) -> impl Iterator<Item = Ticket> {
+        self.lanes.values().filter_map(VecDeque::front).copied()
+    }
+
     pub(super) fn is_head(&self, lane: LaneKey, ticket: Ticket) -> bool {
         self.lanes.get(&lane).and_then(VecDeque::front) == Some(&ticket)
     }

@@ -45,6 +45,9 @@ impl Engine {
         while let Some(ticket) = next.take() {
             match self.entries.get(&ticket).map(|entry| entry.stage) {
                 Some(Stage::Claimed) if self.is_behind_parked(ticket) => {
+                    if !self.may_park_behind(ticket) {
+                        return;
+                    }
                     self.queue_parking(ticket, Now::ZERO, None);
                     next = self.take_out_of_lane(ticket);
                 }
@@ -67,6 +70,11 @@ impl Engine {
         state.is_active() && entry.lane.is_some_and(|lane| state.parked.is_blocked(lane))
     }
 
+    /// Otherwise it waits in memory until what is parked of its key has ended.
+    fn may_park_behind(&self, ticket: Ticket) -> bool {
+        self.entries.get(&ticket).is_some_and(|entry| self.may_park(entry.origin))
+    }
+
     /// The lane goes on without this record.
     pub(super) fn step_out_of_lane(&mut self, ticket: Ticket) {
         if let Some(head) = self.take_out_of_lane(ticket) {
@@ -86,10 +94,12 @@ impl Engine {
 
     pub(super) fn start_deliveries(&mut self, now: Now, effects: &mut Effects) {
         while self.delivering < self.config.max_concurrent && !self.is_suspended {
-            if self.breaker.permit(now) == Permit::Nothing {
-                return;
-            }
-            let Some(ticket) = self.next_ready() else { return };
+            let next = match self.breaker.permit(now) {
+                Permit::Nothing => return,
+                Permit::OneProbe => self.next_probe(),
+                Permit::Everything => self.next_ready(),
+            };
+            let Some(ticket) = next else { return };
             self.start_delivery(now, ticket, effects);
         }
     }
@@ -196,6 +206,7 @@ impl Engine {
             FailureClass::Unknown => None,
         };
         entry.outages = 0;
+        entry.has_failed = true;
         // Of a probe the channel is known to be away: its answer blames no record.
         if !was_probe {
             entry.spend_attempt(now, class.as_str(), &error);
@@ -203,7 +214,7 @@ impl Engine {
         let attempt = entry.attempts;
         let record = entry.name(ticket);
         // What a replay gives another try blocks nobody meanwhile.
-        let is_replayed = entry.origin == Origin::Replayed;
+        let origin = entry.origin;
         let is_exhausted = self.has_spent_its_attempts(ticket);
         if is_exhausted && self.is_to_blame(ticket, since) {
             self.note_exhausted(ticket);
@@ -216,8 +227,8 @@ impl Engine {
         let wait = self.config.retry.wait(attempt, retry_after, &mut self.random);
         // Without evidence no try is due before the channel had time to show that it works.
         let wait = if is_exhausted { wait.max(self.config.retry.bound(attempt)) } else { wait };
-        let is_far_away = is_exhausted || was_probe || is_replayed || wait > self.config.park_after;
-        let place = if is_far_away { WaitingPlace::Parked } else { WaitingPlace::Lane };
+        let is_far_away = is_exhausted || was_probe || origin == Origin::Replayed || wait > self.config.park_after;
+        let place = if is_far_away && self.may_park(origin) { WaitingPlace::Parked } else { WaitingPlace::Lane };
         let report = Report::RetryScheduled { record, attempt, wait, place, error: error.clone() };
         effects.push(Effect::Report(report));
         match place {

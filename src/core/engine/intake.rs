@@ -50,6 +50,7 @@ impl Engine {
                 self.take_in(now, record, effects);
             }
         }
+        self.note_fetched(now);
     }
 
     fn take_in(&mut self, now: Now, record: Record, effects: &mut Effects) {
@@ -103,6 +104,7 @@ impl Engine {
             was_claimed_before: false,
             starts: 0,
             attempts: 0,
+            has_failed: false,
             failures: Attempts::default(),
             outages: 0,
             started_at: Now::ZERO,

@@ -6,6 +6,7 @@ mod deliver;
 mod hand_over;
 mod intake;
 mod park;
+mod pause;
 mod replay;
 mod settle;
 mod start;
@@ -31,15 +32,13 @@ use super::record::{Epoch, Partition};
 use super::retry::Schedule;
 use super::semantics::Semantics;
 use park::Loads;
+use pause::ParkingRoom;
 use start::Suspects;
 
 /// Rows of a statement that carries no payloads.
 const LEDGER_BATCH: BatchLimits = BatchLimits { rows: 1_000, bytes: 16 << 20 };
 /// Rows and payload bytes of a statement that does.
 const PAYLOAD_BATCH: BatchLimits = BatchLimits { rows: 100, bytes: 4 << 20 };
-
-/// Ended records that a watermark may remember behind an unfinished one, for each record that may be held. They cost 24 bytes.
-const REMEMBERED_PER_RECORD: usize = 50;
 
 /// What the engine decides by.
 #[derive(Debug)]
@@ -57,7 +56,7 @@ pub struct EngineConfig {
     pub max_concurrent: usize,
     pub max_records: usize,
     pub max_bytes: usize,
-    /// Parked records of the partitions that are held, beyond which nothing more is fetched.
+    /// Parked records of the partitions that are held, beyond which far retries wait in memory.
     pub max_parked: u64,
     /// A gap between two inputs longer than this means that the process stood still.
     pub freeze_gap: Duration,
@@ -88,6 +87,12 @@ pub struct Stats {
     pub partitions: usize,
     /// Partitions that are being given back.
     pub draining: usize,
+}
+
+#[derive(Debug, Default)]
+struct Loaded {
+    records: usize,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -121,10 +126,11 @@ pub struct Engine {
     next_ticket: u64,
     delivering: usize,
     /// Records in memory out of `parked_events`.
-    loaded: usize,
+    loaded: Loaded,
     bytes: usize,
     busy_records: usize,
     paused: Option<PauseCause>,
+    parking_room: ParkingRoom,
     is_shutting_down: bool,
     /// Until the epochs are confirmed nothing starts.
     is_suspended: bool,
@@ -159,10 +165,11 @@ impl Engine {
             timers: BinaryHeap::new(),
             next_ticket: 0,
             delivering: 0,
-            loaded: 0,
+            loaded: Loaded::default(),
             bytes: 0,
             busy_records: 0,
             paused: None,
+            parking_room: ParkingRoom::default(),
             is_shutting_down: false,
             is_suspended: false,
             freezes: 0,
@@ -203,12 +210,13 @@ impl Engine {
             Input::Shutdown { deadline } => self.shutdown(deadline),
         }
         self.fire_timers(now);
+        self.wake_unblocked();
         self.start_deliveries(now, effects);
         self.send_batches(now, effects);
         self.load_due(now, effects);
         self.store_offsets(effects);
         self.release_drained(now, effects);
-        self.pause_or_resume(effects);
+        self.pause_or_resume(now, effects);
         self.check(effects);
     }
 
@@ -223,7 +231,13 @@ impl Engine {
         let batches = self.queues().map(BatchQueue::wake_at);
         // One that is due and has not begun waits for something else than time.
         let probe = self.breaker.wake_at().filter(|at| self.has_ready() && *at > self.last_input_at);
-        drain.chain(timer).chain(batches.into_iter().flatten()).chain(probe).chain(self.load_at()).min()
+        drain
+            .chain(timer)
+            .chain(batches.into_iter().flatten())
+            .chain(probe)
+            .chain(self.load_at())
+            .chain(self.overdraft_at())
+            .min()
     }
 
     /// Nothing is held: no partition, no delivery, no settlement.
@@ -240,7 +254,7 @@ impl Engine {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
-            in_flight: self.entries.len() - self.loaded,
+            in_flight: self.entries.len() - self.loaded.records,
             bytes: self.bytes,
             delivering: self.delivering,
             ready: self.ready.len() + self.suspects.len(),
@@ -334,7 +348,8 @@ impl Engine {
         self.set_stage(ticket, Stage::Claimed);
         let entry = self.entries.remove(&ticket)?;
         self.bytes -= entry.bytes;
-        self.loaded -= usize::from(entry.is_parked());
+        self.loaded.records -= usize::from(entry.is_parked());
+        self.loaded.bytes -= if entry.is_parked() { entry.bytes } else { 0 };
         if let (true, false, Some(state)) =
             (entry.was_claimed_before, entry.orphaned, self.partitions.get_mut(&entry.partition()))
         {
@@ -405,73 +420,12 @@ impl Engine {
         report_all(violations, effects);
     }
 
-    fn pause_or_resume(&mut self, effects: &mut Effects) {
-        let cause = self.pause_cause();
-        match (self.paused, cause) {
-            (None, Some(_)) => effects.push(Effect::Pause),
-            (Some(_), None) => effects.push(Effect::Resume),
-            (Some(_), Some(_)) | (None, None) => {}
-        }
-        self.paused = cause;
-    }
-
-    fn pause_cause(&self) -> Option<PauseCause> {
-        if self.breaker.state() != BreakerState::Closed && self.can_probe() {
-            return Some(PauseCause::Breaker);
-        }
-        if self.claims.is_failing() && !self.claims.is_empty() {
-            return Some(PauseCause::Ledger);
-        }
-        // Resumes at half of the limits: each pause throws prefetched records away.
-        let part = if self.paused == Some(PauseCause::Backpressure) { 2 } else { 1 };
-        if !self.is_within_memory(part) {
-            return Some(PauseCause::Backpressure);
-        }
-        let parts = if self.paused == Some(PauseCause::ParkedLimit) { 9 } else { 10 };
-        let is_within = self.parked_rows() <= self.config.max_parked / 10 * parts;
-        (!is_within).then_some(PauseCause::ParkedLimit)
-    }
-
-    /// Without a record to probe with, one has to be fetched. One that failed before may be to blame itself: where there are no others,
-    /// the breaker would stay open for ever.
-    fn can_probe(&self) -> bool {
-        let is_promising = |entry: &Entry| match entry.stage {
-            Stage::Ready | Stage::Starting | Stage::Delivering | Stage::Waiting { .. } => entry.attempts == 0,
-            Stage::Gated
-            | Stage::Claiming
-            | Stage::Busy { .. }
-            | Stage::Behind
-            | Stage::Claimed
-            | Stage::Yielding
-            | Stage::Failing { .. }
-            | Stage::Settling
-            | Stage::Parking
-            | Stage::Burying => false,
-        };
-        self.entries.values().any(is_promising)
-    }
-
-    fn is_within_memory(&self, part: usize) -> bool {
-        let remembered: usize = self.partitions.values().map(|state| state.watermark.len()).sum();
-        self.entries.len() <= self.config.max_records / part
-            && self.bytes <= self.config.max_bytes / part
-            && remembered <= self.config.max_records * REMEMBERED_PER_RECORD / part
-    }
-
-    fn parked_rows(&self) -> u64 {
-        self.partitions.values().map(|state| state.parked.rows()).sum()
-    }
-
     fn queues(&self) -> [&BatchQueue; 6] {
         [&self.claims, &self.yields, &self.starts, &self.settlements, &self.parkings, &self.burials]
     }
 
-    fn is_ledger_failing(&self) -> bool {
-        self.queues().into_iter().any(|queue| queue.is_failing() && !queue.is_empty()) || self.loads.is_failing()
-    }
-
     fn check(&self, effects: &mut Effects) {
-        let in_flight = (self.entries.len() - self.loaded) as u64;
+        let in_flight = (self.entries.len() - self.loaded.records) as u64;
         let found =
             [invariants::closes(&self.accounting, in_flight), invariants::memory(self.bytes, self.entries.len())];
         report_all(found.into_iter().filter_map(Result::err), effects);

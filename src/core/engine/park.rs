@@ -128,7 +128,7 @@ impl Engine {
             && !self.is_suspended
             && self.entries.len() < self.config.max_records
             && self.bytes < self.config.max_bytes
-            && self.loaded <= self.config.max_records / PARKED_SHARE
+            && self.loaded.records <= self.config.max_records / PARKED_SHARE
     }
 
     /// While a delivery of an earlier session runs, it may be that of a parked record.
@@ -196,10 +196,12 @@ impl Engine {
             let ticket = Ticket(self.next_ticket);
             self.next_ticket += 1;
             // It is that of the first one. Of what failed in an earlier session it is not known when.
-            let last = failed_at.take().unwrap_or(now);
-            let entry = self.parked_entry((now, last), ParkedKey { partition, epoch, key }, row);
+            let known = failed_at.take();
+            let mut entry = self.parked_entry((now, known.unwrap_or(now)), ParkedKey { partition, epoch, key }, row);
+            entry.has_failed |= known.is_some();
             self.bytes += entry.bytes;
-            self.loaded += 1;
+            self.loaded.records += 1;
+            self.loaded.bytes += entry.bytes;
             self.entries.insert(ticket, entry);
             tickets.push(ticket);
         }
@@ -244,6 +246,7 @@ impl Engine {
             was_claimed_before: true,
             starts,
             attempts,
+            has_failed: attempts > 0,
             failures: Attempts::default(),
             outages: 0,
             started_at: Now::ZERO,

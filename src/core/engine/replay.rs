@@ -69,7 +69,8 @@ impl Engine {
         state.join_lane(key, ticket);
         state.claimed_before += 1;
         self.bytes += entry.bytes;
-        self.loaded += 1;
+        self.loaded.records += 1;
+        self.loaded.bytes += entry.bytes;
         self.entries.insert(ticket, entry);
         if self.is_head_of_lane(ticket) {
             self.move_head(ticket);

@@ -90,6 +90,15 @@ impl Engine {
         self.suspects.running
     }
 
+    /// One that has never failed tells most about the channel: others may be to blame themselves.
+    pub(super) fn next_probe(&mut self) -> Option<Ticket> {
+        let has_never_failed = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| !entry.has_failed);
+        if let Some(place) = self.ready.iter().position(has_never_failed).filter(|place| *place > 0) {
+            self.ready.swap(0, place);
+        }
+        self.next_ready()
+    }
+
     pub(super) fn write_start(&mut self, ticket: Ticket) {
         self.set_stage(ticket, Stage::Starting);
         self.starts.push(ticket);

@@ -6,6 +6,7 @@
 mod evidence;
 mod loads;
 mod outage;
+mod parked_limit;
 mod parking;
 mod simulation;
 mod starts;

@@ -3,7 +3,7 @@
 use super::tables::Tables;
 use super::*;
 use crate::core::breaker::BreakerState;
-use crate::core::effect::{PauseCause, WaitingPlace};
+use crate::core::effect::WaitingPlace;
 
 /// An engine with one partition, whose statements are answered at once by tables that outlive it.
 pub(super) struct Bench {
@@ -322,20 +322,6 @@ fn orders_that_always_fail_do_not_keep_the_breaker_open_though_nothing_else_is_h
         assert!(probes < 10, "{end} records were fetched");
     }
     assert_eq!(end, 4, "no more than one to try with");
-}
-
-#[test]
-fn beyond_the_limit_of_parked_records_nothing_more_is_fetched() {
-    let mut bench = Bench::new(|config| config.max_parked = 10);
-    bench.poll((0..12).map(|offset| order(P0, offset, offset.unsigned_abs())).collect());
-    (0..12).for_each(|_| {
-        let _ = bench.answer(fails(TRANSIENT));
-    });
-    assert_eq!(bench.engine.stats().paused, Some(PauseCause::ParkedLimit));
-    (0..4).for_each(|_| {
-        let _ = bench.answer_next(Ok(()));
-    });
-    assert_eq!(bench.engine.stats().paused, None);
 }
 
 #[test]

@@ -30,6 +30,8 @@ enum Story {
     AtMostOnce,
     /// At least once, and few records may be held; each order has one record.
     SmallMemory,
+    /// Three of five orders always fail, and few records may be parked or held. The topic goes on with others until all have ended.
+    FullParking,
     /// Some orders abort the worker that delivers them, and nothing else ends one.
     Deadly,
     /// Some orders abort the worker that delivers them, and others die or lose their partitions too.
@@ -103,7 +105,7 @@ fn engine_config(seed: u64, story: Story) -> EngineConfig {
         decoder: decoder(),
         max_attempts: 2,
         park_after: Duration::from_millis(200),
-        max_parked: 1_000,
+        max_parked: if story == Story::FullParking { 4 } else { 1_000 },
         breaker: BreakerConfig {
             outages: 3,
             failing_keys: 4,
@@ -116,7 +118,11 @@ fn engine_config(seed: u64, story: Story) -> EngineConfig {
 
 /// Records in memory, beyond which nothing is polled.
 fn max_records(story: Story) -> usize {
-    if story == Story::SmallMemory { 8 } else { RECORDS * PARTITIONS }
+    match story {
+        Story::SmallMemory => 8,
+        Story::FullParking => 16,
+        Story::AtLeastOnce | Story::AtMostOnce | Story::Deadly | Story::DeadlyAndKills => RECORDS * PARTITIONS,
+    }
 }
 
 fn decoder() -> Decoder {
@@ -318,12 +324,15 @@ impl World {
         }
         self.owners[partition] = Some(index);
         let records = &self.log[partition];
-        let start =
-            records.get(self.committed[partition]).map_or(Offset(i64::MAX - 1), |record| record.coordinates.offset);
+        let end = || records.last().map_or(Offset(0), |record| record.coordinates.offset.next());
+        let start = records.get(self.committed[partition]).map_or_else(end, |record| record.coordinates.offset);
         self.begin_session(name(partition), index, start);
     }
 
     fn poll(&mut self, partition: usize) {
+        if self.story == Story::FullParking && self.is_calm && !self.is_initial_done() {
+            self.produce_healthy(partition);
+        }
         let Some(index) = self.owners[partition] else { return };
         let name = name(partition);
         let count = self.random.usize(1..=POLL);
@@ -334,12 +343,23 @@ impl World {
             return;
         };
         if is_paused {
+            let is_full = worker.engine.stats().paused == Some(PauseCause::ParkedLimit);
+            *self.counts.entry("full").or_default() += usize::from(is_full);
             return;
         }
         let records: Vec<Record> = self.log[partition].iter().skip(*position).take(count).cloned().collect();
         *position += records.len();
         let session = *session;
         self.input(index, Input::Polled { partition: name, session, records });
+    }
+
+    /// An order that nothing is wrong with.
+    fn produce_healthy(&mut self, partition: usize) {
+        let offset = self.log[partition].last().unwrap().coordinates.offset.next().0;
+        let order_id = 1_000 + 10 * offset.unsigned_abs() + 5 * (partition as u64 % 2);
+        let record = order(name(partition), offset, order_id + 100_000 * partition as u64);
+        self.identities.insert(record.coordinates, promises::identities(&record));
+        self.log[partition].push(record);
     }
 
     fn turn_gateway(&mut self) {
@@ -365,10 +385,13 @@ impl World {
         self.is_always_deadly(identity) || (self.is_deadly_story() && is_event(identity) && is_later)
     }
 
-    /// Every tenth order fails until everything is calm.
+    /// Every tenth order fails until everything is calm; of those that fill the room for parked ones more, and for ever.
     fn answer(&mut self, identity: &Identity) -> Option<FailureClass> {
-        let is_hopeless = identity.order_id.ends_with('7');
+        let is_full = self.story == Story::FullParking;
+        let hopeless = if is_full { ["1", "3", "4", "6", "7", "9"].as_slice() } else { ["7"].as_slice() };
+        let is_hopeless = hopeless.iter().any(|digit| identity.order_id.ends_with(digit));
         match (self.gateway, self.random.u8(0..16)) {
+            _ if self.is_calm && is_full && is_hopeless => Some(TRANSIENT),
             _ if self.is_calm => None,
             (Gateway::Fails, dice) => Some(if dice < 8 { TRANSIENT } else { FailureClass::Unknown }),
             (Gateway::Works, dice) if is_hopeless || dice < 2 => Some(TRANSIENT),
@@ -481,7 +504,14 @@ impl World {
     fn leftovers(&self) -> String {
         let stats: Vec<_> = self.workers.iter().map(|worker| worker.engine.stats()).collect();
         let (committed, parked) = (&self.committed, self.tables.parked.keys());
-        format!("{committed:?} of {RECORDS} committed, {parked:?} parked, {stats:#?}")
+        let held = self.workers.iter().flat_map(|worker| worker.engine.entries.values());
+        let held: Vec<_> = held.map(|entry| (entry.record.coordinates, entry.stage, entry.attempts)).collect();
+        format!("{held:?} {committed:?} of {RECORDS} committed, {parked:?} parked, {stats:#?}")
+    }
+
+    /// What was produced at first has ended.
+    fn is_initial_done(&self) -> bool {
+        self.committed.iter().all(|committed| *committed >= RECORDS) && self.tables.parked.is_empty()
     }
 
     fn is_done(&self) -> bool {
@@ -581,6 +611,12 @@ fn at_most_once_what_may_have_had_its_effect_is_never_repeated_and_only_that_is_
 #[test]
 fn no_more_is_held_than_may_be_and_all_is_told() {
     tell(Story::SmallMemory, 40, &["notified", "parked", "breaker opened"]);
+}
+
+#[test]
+fn a_worker_that_is_full_of_hopeless_records_goes_on_as_soon_as_the_channel_works_for_others() {
+    let happens = ["notified", "parked", "dead from parking", "exhausted without evidence", "breaker opened", "full"];
+    tell(Story::FullParking, 60, &happens);
 }
 
 #[test]
