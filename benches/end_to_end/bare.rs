@@ -11,6 +11,7 @@ use herald::core::record::{Coordinates, Epoch, Offset, Partition, Record};
 use herald::postgres::Postgres;
 use sha2::{Digest as _, Sha256};
 
+use crate::guarantee::{Took, Used};
 use crate::ledger::{Fresh, Server};
 use crate::source::Source;
 use crate::support::orders;
@@ -21,7 +22,7 @@ const ROWS: usize = 1_000;
 const PARKED_ROWS: usize = 100;
 
 /// Claims and settles this many orders, in full batches on two connections.
-pub async fn measure(server: &Server, orders: u32, partitions: i32) -> Duration {
+pub async fn measure(server: &Server, orders: u32, partitions: i32) -> Took {
     let fresh = server.fresh().await;
     let postgres = Server::open(&fresh.url, "bare", "orders");
     let owned: Vec<Partition> = (0..partitions).map(Partition).collect();
@@ -37,9 +38,10 @@ pub async fn measure(server: &Server, orders: u32, partitions: i32) -> Duration 
     let (first, second) = tokio::join!(postgres.ping(), postgres.ping());
     first.and(second).unwrap();
 
+    let before = Used::so_far(std::process::id(), server);
     let started = Instant::now();
     tokio::join!(every_second(&postgres, &batches, 0), every_second(&postgres, &batches, 1));
-    let took = started.elapsed();
+    let took = before.until_now(started.elapsed(), server);
 
     postgres.close().await;
     server.finish(fresh, orders).await;

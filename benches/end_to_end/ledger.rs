@@ -36,6 +36,10 @@ impl Server {
         Self(PrivatePostgres::start_with(&directory("bench-postgres"), &[]).await.unwrap())
     }
 
+    pub fn pid(&self) -> u32 {
+        self.0.pid().unwrap()
+    }
+
     pub async fn facts(&self) -> Facts {
         let mut connection = self.connect(&self.0.url("postgres")).await;
         let mut answers = Vec::new();

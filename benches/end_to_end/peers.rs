@@ -59,7 +59,7 @@ async fn throughput(stage: &Stage) -> Vec<Row> {
     let mut herald = Vec::new();
     let mut peers: [Vec<(f64, f64)>; WITH_LEDGER.len()] = Default::default();
     for _ in 0..amounts.rounds {
-        herald.push(f64::from(amounts.orders) / worker_alone(stage, &full).await.as_secs_f64());
+        herald.push(f64::from(amounts.orders) / worker_alone(stage, &full).await.time.as_secs_f64());
         for (peer, measured) in WITH_LEDGER.iter().zip(&mut peers) {
             // A group of a peer is its topic's: each run has its own.
             let source = Source::of_orders(&stage.kafka, amounts.partitions, amounts.orders / peer.part).await;

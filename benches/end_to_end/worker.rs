@@ -1,5 +1,6 @@
 //! The worker: the binary itself, from a topic that is full to a ledger in which every order is settled.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
@@ -13,8 +14,9 @@ use crate::support::worker::{Metrics, Worker, WorkerSetup, http_client};
 
 /// How often it is looked whether work has begun, while there is none to disturb.
 const BEFORE: Duration = Duration::from_millis(5);
-/// How often it is looked whether all is done: what a look costs is small, and what it is late by counts against the worker.
-const DURING: Duration = Duration::from_millis(20);
+/// How often it is looked whether all is done: what a look costs the worker counts against it, and what it is late by too. So it is
+/// looked seldom, and often near the end.
+const DURING: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(500);
 
 /// A worker of this source and ledger, with a channel that does nothing.
 pub fn setup(source: &Source, ledger: &Fresh, group: &str) -> WorkerSetup {
@@ -77,7 +79,8 @@ impl Watch {
 
     /// As many have ended, one way or another.
     pub async fn all_ended(&self, orders: u32) {
-        let mut last_progress = (Instant::now(), 0.0);
+        let started = Instant::now();
+        let mut last_progress = (started, 0.0);
         loop {
             let ended = self.sum("herald_records_total", &[]).await;
             if ended >= f64::from(orders) {
@@ -87,7 +90,9 @@ impl Watch {
                 last_progress = (Instant::now(), ended);
             }
             assert!(last_progress.0.elapsed() < EVENTUALLY, "it stands still at {ended}:\n{}", self.log());
-            tokio::time::sleep(DURING).await;
+            // By its speed so far; a first look sees nothing yet.
+            let left = started.elapsed().mul_f64((f64::from(orders) - ended) / ended.max(1.0));
+            tokio::time::sleep((left / 2).clamp(*DURING.start(), *DURING.end())).await;
         }
     }
 
@@ -116,6 +121,11 @@ impl Watch {
             assigned.push(self.metrics(worker).await.sum("herald_consumer_assigned_partitions", &[]));
         }
         assigned
+    }
+
+    /// Of the first, where there are several.
+    pub fn pid(&self) -> u32 {
+        self.workers[0].pid()
     }
 
     /// The most memory that any worker had at any time, in MiB.

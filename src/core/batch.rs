@@ -1,9 +1,9 @@
 //! What waits for one ledger statement: a batch is what has gathered while the last was under way.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::hash::Hash;
 use std::time::Duration;
 
-use super::event::Identity;
 use super::failure::LedgerFailure;
 use super::input::{Now, Ticket};
 use super::retry::Schedule;
@@ -98,12 +98,12 @@ impl BatchQueue {
     ///
     /// `describe` gives identity and bytes of a record, `None` when it is not to be sent any more. A statement may not
     /// touch a row twice, so the second copy of an identity stays for the next batch.
-    pub fn next(&mut self, now: Now, describe: impl Fn(Ticket) -> Option<(Identity, usize)>) -> Vec<Ticket> {
+    pub fn next<I: Eq + Hash>(&mut self, now: Now, describe: impl Fn(Ticket) -> Option<(I, usize)>) -> Vec<Ticket> {
         if !self.under_way.is_empty() || self.held_until.is_some_and(|until| now < until) {
             return Vec::new();
         }
         self.held_until = None;
-        let mut identities = HashSet::new();
+        let mut identities = foldhash::HashSet::default();
         let mut bytes = 0;
         let mut passed_over = Vec::new();
         while self.under_way.len() < self.rows {
@@ -177,6 +177,7 @@ impl BatchQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::event::Identity;
 
     fn queue(rows: usize, bytes: usize, tickets: u64) -> BatchQueue {
         let mut queue = BatchQueue::new(BatchLimits { rows, bytes });

@@ -84,15 +84,15 @@ impl Decoder {
         let raw_order = envelope.order.ok_or_else(|| invalid("order is missing"))?;
         let mut order: Value =
             serde_json::from_str(raw_order.get()).map_err(|error| undecodable(&format!("order: {error}")))?;
-        let order_id = checked_order_id(&order)?;
+        let order_id: Arc<str> = checked_order_id(&order)?.into();
         let user_id = checked_id(&order, "user_id")?;
         checked_id(&order, "product_id")?;
         check_shape(&order)?;
 
-        let lane = self.lane(record, &order_id, &user_id);
+        let lane = self.lane(record, &order_id, user_id);
         let event = OrderEvent {
             fingerprint: fingerprint(&mut order, &order_id),
-            identity: Identity { order_id: order_id.into(), event_type: event_type.clone() },
+            identity: Identity { order_id, event_type: event_type.clone() },
             order: value.slice_ref(raw_order.get().as_bytes()),
             occurred_at: envelope.timestamp.and_then(parse_timestamp).or(record.timestamp),
             request_id: envelope.request_id.and_then(parse_request_id),
@@ -165,21 +165,21 @@ fn parse_event_type(raw: Option<&RawValue>) -> Result<String, Poison> {
     Ok(event_type)
 }
 
-fn checked_order_id(order: &Value) -> Result<String, Poison> {
+fn checked_order_id(order: &Value) -> Result<&str, Poison> {
     if !order.is_object() {
         return Err(invalid("order is not an object"));
     }
     let order_id = checked_id(order, "order_id")?;
-    check_text("order.order_id", &order_id, MAX_ORDER_ID_BYTES)?;
+    check_text("order.order_id", order_id, MAX_ORDER_ID_BYTES)?;
     Ok(order_id)
 }
 
 /// An integer or a string, as a string.
-fn checked_id(order: &Value, field: &str) -> Result<String, Poison> {
+fn checked_id<'a>(order: &'a Value, field: &str) -> Result<&'a str, Poison> {
     match order.get(field) {
         None => Err(invalid(&format!("order.{field} is missing"))),
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Number(number)) if is_integer(number) => Ok(number.to_string()),
+        Some(Value::String(text)) => Ok(text),
+        Some(Value::Number(number)) if is_integer(number) => Ok(number.as_str()),
         Some(_) => Err(invalid(&format!("order.{field} is neither an integer nor a string"))),
     }
 }
@@ -198,7 +198,7 @@ fn check_shape(order: &Value) -> Result<(), Poison> {
 }
 
 fn is_integer(number: &serde_json::Number) -> bool {
-    !number.to_string().contains(['.', 'e', 'E'])
+    !number.as_str().contains(['.', 'e', 'E'])
 }
 
 fn check_text(name: &str, text: &str, max_bytes: usize) -> Result<(), Poison> {

@@ -12,6 +12,9 @@ use super::record::{Epoch, Partition, Record};
 use super::trace::TraceParent;
 use super::watermark::Sequence;
 
+/// All that are in memory. Boxed: what is looked up for every step of every record is small and near then.
+pub(super) type Entries = foldhash::HashMap<Ticket, Box<Entry>>;
+
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) record: Record,

@@ -1,6 +1,6 @@
 //! One session of one partition: its watermark and its lanes.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use super::input::{Now, Raised, Ticket};
 use super::key::LaneKey;
@@ -29,7 +29,7 @@ pub(super) struct PartitionState {
     pub(super) replayed: BTreeMap<Offset, Ticket>,
     /// Keys of which a record was exhausted: those behind it get one attempt each until one succeeds.
     exhausted: HashSet<LaneKey>,
-    lanes: HashMap<LaneKey, VecDeque<Ticket>>,
+    lanes: foldhash::HashMap<LaneKey, VecDeque<Ticket>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl PartitionState {
             parked,
             replayed: BTreeMap::new(),
             exhausted: HashSet::new(),
-            lanes: HashMap::new(),
+            lanes: foldhash::HashMap::default(),
         }
     }
 

@@ -1,6 +1,5 @@
 //! `processed_orders`: claims and how they ended.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::failure::bug;
@@ -342,7 +341,7 @@ impl<'a> Seizures<'a> {
 }
 
 /// Finds the ticket of a row that came back.
-pub(super) struct Tickets<'a>(HashMap<(&'a str, &'a str), Ticket>);
+pub(super) struct Tickets<'a>(foldhash::HashMap<(&'a str, &'a str), Ticket>);
 
 impl<'a> Tickets<'a> {
     pub(super) fn of(batch: impl Iterator<Item = (&'a Identity, Ticket)>) -> Self {

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::Engine;
 use crate::core::breaker::{Answer, Change, Permit};
 use crate::core::effect::{Delivery, Effect, Effects, Report, WaitingPlace};
-use crate::core::entry::{Burial, Entry, Origin, Stage};
+use crate::core::entry::{Burial, Origin, Stage};
 use crate::core::failure::{DeliveryFailure, FailureClass, Reason};
 use crate::core::input::{Now, Ticket};
 use crate::core::invariants;
@@ -253,8 +253,7 @@ impl Engine {
 
     fn note_exhausted(&mut self, ticket: Ticket) {
         // No order comes behind a replayed record.
-        let is_ordered = |entry: &&Entry| entry.origin != Origin::Replayed;
-        let Some(entry) = self.entries.get(&ticket).filter(is_ordered) else { return };
+        let Some(entry) = self.entries.get(&ticket).filter(|entry| entry.origin != Origin::Replayed) else { return };
         if let Some(state) = self.partitions.get_mut(&entry.partition()) {
             state.note_exhausted(entry.key);
         }

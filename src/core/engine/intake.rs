@@ -123,7 +123,7 @@ impl Engine {
             state.join_lane(lane, ticket);
         }
         self.bytes += entry.bytes;
-        self.entries.insert(ticket, entry);
+        self.entries.insert(ticket, Box::new(entry));
         if !self.orphans.contains_key(&partition) {
             self.claim_again(ticket);
         }

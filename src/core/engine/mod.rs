@@ -22,7 +22,7 @@ use super::batch::{BatchLimits, BatchQueue};
 use super::breaker::{Breaker, BreakerConfig, BreakerState};
 use super::decode::Decoder;
 use super::effect::{Effect, Effects, Outcome, PauseCause, Report};
-use super::entry::{Entry, Origin, Stage};
+use super::entry::{Entries, Entry, Origin, Stage};
 use super::evidence::Evidence;
 use super::input::{Holder, Input, Now, Ticket};
 use super::invariants::{self, Accounting, Violation};
@@ -104,7 +104,7 @@ pub struct Engine {
     /// Waits for a claim that another copy holds.
     busy: Schedule,
     partitions: BTreeMap<Partition, PartitionState>,
-    entries: HashMap<Ticket, Entry>,
+    entries: Entries,
     /// Orphaned entries by partition: a new session of it begins its work when the last is gone.
     orphans: HashMap<Partition, usize>,
     claims: BatchQueue,
@@ -148,7 +148,7 @@ impl Engine {
             outage: Schedule::new(Duration::from_millis(200), Duration::from_secs(5)),
             busy: Schedule::new(Duration::from_millis(100), Duration::from_secs(5)),
             partitions: BTreeMap::new(),
-            entries: HashMap::new(),
+            entries: Entries::default(),
             orphans: HashMap::new(),
             claims: BatchQueue::new(LEDGER_BATCH),
             yields: BatchQueue::new(LEDGER_BATCH),
@@ -318,7 +318,7 @@ impl Engine {
     }
 
     /// Takes a record out of everything that knows it: the watermark moves past it, its lane goes on.
-    fn forget(&mut self, ticket: Ticket) -> Option<Entry> {
+    fn forget(&mut self, ticket: Ticket) -> Option<Box<Entry>> {
         let entry = self.remove(ticket)?;
         let partition = entry.partition();
         if entry.orphaned {
@@ -344,7 +344,7 @@ impl Engine {
         Some(entry)
     }
 
-    fn remove(&mut self, ticket: Ticket) -> Option<Entry> {
+    fn remove(&mut self, ticket: Ticket) -> Option<Box<Entry>> {
         self.set_stage(ticket, Stage::Claimed);
         let entry = self.entries.remove(&ticket)?;
         self.bytes -= entry.bytes;

@@ -202,7 +202,7 @@ impl Engine {
             self.bytes += entry.bytes;
             self.loaded.records += 1;
             self.loaded.bytes += entry.bytes;
-            self.entries.insert(ticket, entry);
+            self.entries.insert(ticket, Box::new(entry));
             tickets.push(ticket);
         }
         let Some(state) = self.partitions.get_mut(&partition) else { return };

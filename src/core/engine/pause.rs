@@ -84,7 +84,7 @@ impl Engine {
             | Stage::Parking
             | Stage::Burying => false,
         };
-        self.entries.values().any(is_promising)
+        self.entries.values().any(|entry| is_promising(entry))
     }
 
     fn is_within_memory(&self, part: usize) -> bool {
@@ -161,7 +161,7 @@ impl Engine {
             let is_waiting = |entry: &Entry| {
                 matches!(entry.stage, Stage::Claimed | Stage::Behind) && self.is_active(entry.partition())
             };
-            if self.entries.get(head).is_some_and(is_waiting) {
+            if self.entries.get(head).is_some_and(|entry| is_waiting(entry)) {
                 self.move_head(*head);
             }
         }

@@ -71,7 +71,7 @@ impl Engine {
         self.bytes += entry.bytes;
         self.loaded.records += 1;
         self.loaded.bytes += entry.bytes;
-        self.entries.insert(ticket, entry);
+        self.entries.insert(ticket, Box::new(entry));
         if self.is_head_of_lane(ticket) {
             self.move_head(ticket);
         }

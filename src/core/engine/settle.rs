@@ -1,7 +1,7 @@
 //! The ledger: claims, settlements, burials, and what their answers mean.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Engine;
@@ -30,7 +30,7 @@ enum Seizure {
 
 impl Engine {
     pub(super) fn claimed(&mut self, now: Now, found: Vec<(Ticket, LedgerRow)>, effects: &mut Effects) {
-        let mut rows: HashMap<Ticket, LedgerRow> = found.into_iter().collect();
+        let mut rows: foldhash::HashMap<Ticket, LedgerRow> = found.into_iter().collect();
         let mut fenced = Vec::new();
         for ticket in self.claims.succeeded() {
             // Handed back meanwhile: the next owner takes the claim over.
@@ -296,7 +296,7 @@ impl Engine {
         let describe = |stage: Stage, bytes: fn(&Entry) -> usize| {
             move |ticket: Ticket| {
                 let entry = entries.get(&ticket).filter(|entry| entry.stage == stage)?;
-                Some((entry.identity.clone(), bytes(entry)))
+                Some((&entry.identity, bytes(entry)))
             }
         };
         let claims = self.claims.next(now, describe(Stage::Claiming, |_| 0));
@@ -304,11 +304,11 @@ impl Engine {
         let settlements = self.settlements.next(now, describe(Stage::Settling, |_| 0));
         let starts = self.starts.next(now, |ticket| {
             let entry = entries.get(&ticket).filter(|entry| start(ticket, entry).is_some())?;
-            Some((entry.identity.clone(), 0))
+            Some((&entry.identity, 0))
         });
         let parkings = self.parkings.next(now, describe(Stage::Parking, |entry| entry.bytes));
         let burials = self.burials.next(now, describe(Stage::Burying, |entry| entry.bytes));
-        let found = |ticket: &Ticket| entries.get(ticket).map(|entry| (*ticket, entry));
+        let found = |ticket: &Ticket| entries.get(ticket).map(|entry| (*ticket, &**entry));
         if !claims.is_empty() {
             effects.push(Effect::Claim(claims.iter().filter_map(found).map(claim).collect()));
         }
