@@ -128,7 +128,8 @@ impl Operations {
         Ok(Closing { done, left, left_count })
     }
 
-    async fn told(&self, ids: Vec<i64>) -> Result<Vec<(i64, String)>, OperationError> {
+    /// Their states, with who brought them there and when.
+    pub(super) async fn told(&self, ids: Vec<i64>) -> Result<Vec<(i64, String)>, OperationError> {
         let letters = self.postgres.letter_page(&Selection::of_ids(ids).to_json(), None, TOLD).await?;
         let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
         let prospects = self.postgres.prospects(&ids, ReplayTo::Workers, false).await?;

@@ -108,7 +108,7 @@ impl Operations {
                 .collect(),
         };
         if taken.is_empty() {
-            return Err(self.refuse(act, self.why_none(&prospects)).await);
+            return Err(self.refuse(act, self.why_none(&prospects).await?).await);
         }
         let terms = ReplayTerms {
             to: wish.to,
@@ -124,8 +124,16 @@ impl Operations {
     }
 
     /// Why there is nothing to replay, by the first letter.
-    fn why_none(&self, prospects: &[LetterProspect]) -> String {
-        let Some(letter) = prospects.first() else { return "no dead letter is selected".to_owned() };
+    async fn why_none(&self, prospects: &[LetterProspect]) -> Result<String, OperationError> {
+        let Some(letter) = prospects.first() else { return Ok("no dead letter is selected".to_owned()) };
+        if letter.prospect == Prospect::Closed {
+            let told = self.told(vec![letter.id]).await?.pop();
+            return Ok(told.map_or_else(String::new, |(id, state)| format!("dead letter {id} is closed: {state}")));
+        }
+        Ok(self.why_not(letter))
+    }
+
+    fn why_not(&self, letter: &LetterProspect) -> String {
         let id = letter.id;
         match letter.prospect {
             Prospect::BeingReplayed => match &letter.replay {

@@ -56,7 +56,12 @@ impl Postgres {
                SELECT p.place, p.failed_at, d.id, d.order_id, d.event_type,
                       d.state = 'replaying' AND d.run_id = run.id AS is_ours,
                       d.failed_at = p.failed_at AND (d.state = 'open' OR d.state = 'quarantined' AND run.override_cap
-                                                     OR d.state = 'replaying' AND d.run_id = run.id) AS is_same
+                                                     OR d.state = 'replaying' AND d.run_id = run.id) AS is_same,
+                      CASE d.state
+                           WHEN 'discarded' THEN format('it was discarded by %s at %s', d.closed_by,
+                                to_char(d.closed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
+                           WHEN 'resolved' THEN 'its order was notified'
+                           ELSE 'it is not as it was planned' END AS why
                  FROM run JOIN small ON true
                  JOIN replay_letters p ON p.replay_id = run.id AND p.place = small.place
                  JOIN dead_letters d ON d.id = p.dead_letter_id
@@ -75,7 +80,7 @@ impl Postgres {
                UPDATE replay_letters p
                   SET state = CASE WHEN f.place IS NULL THEN 'ended' ELSE 'scheduled' END,
                       outcome = CASE WHEN f.place IS NULL THEN 'left_out' END,
-                      detail = CASE WHEN f.place IS NULL THEN 'it is not as it was planned' END,
+                      detail = CASE WHEN f.place IS NULL THEN c.why END,
                       scheduled_at = clock_timestamp(), ended_at = CASE WHEN f.place IS NULL THEN clock_timestamp() END
                  FROM chosen c LEFT JOIN fit f ON f.place = c.place
                 WHERE p.replay_id = $1 AND p.place = c.place),

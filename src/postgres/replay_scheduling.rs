@@ -94,7 +94,12 @@ impl Postgres {
              chosen AS MATERIALIZED (
                SELECT i.place, i.id, i.order_id, i.event_type, i.fingerprint, i.key_hash, i.record, p.failed_at,
                       d.kpartition, d.koffset, (d.order_id = i.order_id AND d.event_type = i.event_type) AS is_same,
-                      d.failed_at = p.failed_at AND (d.state = 'open' OR d.state = 'quarantined' AND run.override_cap) AS is_fit
+                      d.failed_at = p.failed_at AND (d.state = 'open' OR d.state = 'quarantined' AND run.override_cap) AS is_fit,
+                      CASE d.state
+                           WHEN 'discarded' THEN format('it was discarded by %s at %s', d.closed_by,
+                                to_char(d.closed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
+                           WHEN 'resolved' THEN 'its order was notified'
+                           ELSE 'it is not as it was planned' END AS why
                  FROM run
                 CROSS JOIN unnest($4::integer[], $5::bigint[], $6::text[], $7::text[], $8::bytea[], $9::bigint[], $10::bytea[])
                       AS i(place, id, order_id, event_type, fingerprint, key_hash, record)
@@ -141,7 +146,7 @@ impl Postgres {
                UPDATE replay_letters p
                   SET state = CASE WHEN s.place IS NULL THEN 'ended' ELSE 'scheduled' END,
                       outcome = CASE WHEN s.place IS NOT NULL THEN NULL WHEN n.place IS NOT NULL THEN 'duplicate' ELSE 'left_out' END,
-                      detail = CASE WHEN s.place IS NULL AND n.place IS NULL THEN 'it is not as it was planned' END,
+                      detail = CASE WHEN s.place IS NULL AND n.place IS NULL THEN c.why END,
                       scheduled_at = clock_timestamp(), ended_at = CASE WHEN s.place IS NULL THEN clock_timestamp() END
                  FROM chosen c LEFT JOIN scheduled s ON s.place = c.place LEFT JOIN notified n ON n.place = c.place
                 WHERE p.replay_id = $1 AND p.place = c.place

@@ -1,9 +1,12 @@
 //! What operators do with dead letters: through the service layer on a real database, and through the command line beside a real
 //! worker.
 
+mod asking;
 mod closing;
 mod expiry;
+mod masking;
 mod order_path;
+mod racing;
 mod reindexing;
 mod replaying;
 mod safety;

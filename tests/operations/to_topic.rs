@@ -162,6 +162,10 @@ async fn what_may_not_be_published_is_refused_with_the_reason() {
         let ended = setup.run_command(&["dlq", "replay", "1", "--to-topic", with]).await;
         assert_eq!(ended.code, Some(2), "{ended:?}");
     }
+    // Even for a single one the operator is asked, and told first whom it reaches.
+    let ended = setup.run_on_terminal(&["dlq", "replay", "1", "--to-topic"], "yes\n").await;
+    let (groups, question) = (ended.stdout.find(&world.group), ended.stdout.find("publishing 1 dead letters: type"));
+    assert!(ended.code == Some(3) && groups.is_some() && groups < question, "{ended:?}");
     let plan = herald_json(&setup, &to_topic).await[0]["plan"].as_str().unwrap().to_owned();
     let execute = ["dlq", "replay", "--plan", &plan, "--yes"];
     assert!(refused(&read_only, &execute).await.contains("read_only"));

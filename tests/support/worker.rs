@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::Command;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Once;
 use std::time::Duration;
 
@@ -112,15 +113,41 @@ impl WorkerSetup {
         }
     }
 
+    /// Runs another command on a terminal of its own, where somebody has typed this, to its end. What it shows is one stream.
+    pub async fn run_on_terminal(&self, arguments: &[&str], typed: &str) -> Ended {
+        let directory = tempfile::tempdir().unwrap();
+        let words = [self.program.to_str().unwrap()].into_iter().chain(arguments.iter().copied());
+        let line: Vec<String> = words.map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+        let arguments = ["--quiet", "--return", "--command", &line.join(" "), "/dev/null"];
+        let mut command = self.command_of(Path::new("script"), &arguments);
+        command.env("SHELL", "/bin/sh").current_dir(directory.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("script, of util-linux");
+        // Kept open: a terminal does not end when nobody types.
+        let mut keyboard = child.stdin.take().unwrap();
+        keyboard.write_all(typed.as_bytes()).unwrap();
+        let output = blocking(move || child.wait_with_output().unwrap()).await;
+        drop(keyboard);
+        Ended {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// Starts another command with the same configuration, for tests that end it.
     pub fn spawn_command(&self, arguments: &[&str]) -> std::process::Child {
         let mut command = self.command(arguments);
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        self.command_of(&self.program, arguments)
+    }
+
+    fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments);
         // What is meant for this run of the tests is no configuration of the worker.
         for (name, _) in env::vars_os() {
