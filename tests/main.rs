@@ -43,5 +43,6 @@ mod redelivery;
 mod refusals;
 mod secured_kafka;
 mod shutdown;
+mod static_membership;
 mod support;
 mod traces;

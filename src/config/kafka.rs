@@ -26,7 +26,7 @@ pub struct Kafka {
     /// How the group agrees on who owns what.
     pub group_protocol: GroupProtocol,
     /// A name that stays with this instance over restarts (static membership): it then resumes at once. Unique in
-    /// the group.
+    /// the group: of two workers with one name one stands back, and asks again after a growing wait.
     #[schemars(example = "herald-0", length(min = 1, max = 249))]
     pub instance_id: Option<String>,
     /// Where a partition without a committed offset begins.

@@ -16,6 +16,8 @@ use serde::Serialize;
 pub enum NotReady {
     /// The group has not answered yet. A worker that got no partitions because others have them all is ready.
     Assignment,
+    /// Another process has this one's place in the group, by the same `kafka.instance_id`; it is asked for again after a while.
+    InstanceId,
     /// Postgres does not answer.
     Postgres,
     /// Dead letters cannot be published.

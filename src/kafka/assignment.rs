@@ -52,6 +52,11 @@ pub(super) struct PauseChanges {
 }
 
 impl Assignments {
+    /// Of the consumer with this number in the process: no session of an earlier one has the name of one of these.
+    pub(super) fn of_consumer(number: u32) -> Self {
+        Self { last_session: u64::from(number) << 32, ..Self::default() }
+    }
+
     pub(super) fn await_offsets(&mut self, partitions: &[Partition]) {
         self.unread.extend(partitions);
     }

@@ -50,7 +50,7 @@ pub enum ConsumerEvent {
         class: &'static str,
         message: String,
     },
-    /// The worker should stop. The thread goes on serving commands until it is closed.
+    /// The worker should stop, or begin with another consumer. The thread goes on serving commands until it is closed.
     Fatal(ConsumerError),
 }
 
@@ -94,7 +94,7 @@ pub enum ConsumerCommand {
 }
 
 /// Every `class` of [`ConsumerEvent::Error`].
-pub const ERROR_CLASSES: [&str; 11] = [
+pub const ERROR_CLASSES: [&str; 12] = [
     "transport",
     "authentication",
     "authorization",
@@ -102,6 +102,7 @@ pub const ERROR_CLASSES: [&str; 11] = [
     "out_of_range",
     "max_poll_exceeded",
     "group",
+    "instance_id",
     "offsets",
     "store_offset",
     "drain_overrun",
@@ -123,6 +124,9 @@ pub enum ConsumerError {
     TopicGone(String),
     #[error("kafka refuses access: {0}")]
     Unauthorized(String),
+    /// This client is of no use any more; another one can join again.
+    #[error("another process uses the same kafka.instance_id in this group: {0}")]
+    InstanceIdTaken(String),
     #[error("the kafka client is broken for good: {0}")]
     Broken(String),
 }
@@ -144,13 +148,14 @@ pub struct ConsumerHealth {
 }
 
 impl Consumer {
-    /// Joins the group. Must be called inside a tokio runtime's lifetime, not necessarily on one of its threads.
-    pub fn start(settings: &Settings) -> Result<(Self, mpsc::Receiver<ConsumerEvent>), ConsumerError> {
+    /// Joins the group, as the consumer with this number in the process: its sessions are others than those of any other number.
+    /// Must be called inside a tokio runtime's lifetime, not necessarily on one of its threads.
+    pub fn start(settings: &Settings, number: u32) -> Result<(Self, mpsc::Receiver<ConsumerEvent>), ConsumerError> {
         let (command_sender, commands) = mpsc::channel(COMMANDS);
         let (events, event_receiver) = mpsc::channel(EVENTS);
         let (end, ended) = oneshot::channel();
         let health = Arc::new(ConsumerHealth::new());
-        let poller = Poller::new(settings, commands, events, Arc::clone(&health))?;
+        let poller = Poller::new(settings, number, (commands, events), Arc::clone(&health))?;
         let guard = EndGuard { health: Arc::clone(&health), _end: end };
         std::thread::Builder::new()
             .name("kafka-consumer".to_owned())

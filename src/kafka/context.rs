@@ -148,6 +148,11 @@ fn committed(offsets: &TopicPartitionList) -> KafkaResult<Vec<(Partition, Offset
     Ok(committed)
 }
 
+/// With the classic protocol whoever comes later gets the id of a static member, with the consumer protocol whoever has it keeps it.
+pub(super) fn is_instance_id_taken(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId)
+}
+
 /// The label of `kafka_errors_total{class}`. Closed, so that every series exists from the start.
 pub(super) fn error_class(code: Option<RDKafkaErrorCode>) -> &'static str {
     use RDKafkaErrorCode as Code;
@@ -173,10 +178,9 @@ pub(super) fn error_class(code: Option<RDKafkaErrorCode>) -> &'static str {
             | Code::IllegalGeneration
             | Code::RebalanceInProgress
             | Code::FencedMemberEpoch
-            | Code::StaleMemberEpoch
-            | Code::UnreleasedInstanceId
-            | Code::FencedInstanceId,
+            | Code::StaleMemberEpoch,
         ) => "group",
+        Some(code) if is_instance_id_taken(code) => "instance_id",
         _ => "other",
     }
 }
@@ -201,6 +205,8 @@ mod tests {
             (RDKafkaErrorCode::OffsetOutOfRange, "out_of_range"),
             (RDKafkaErrorCode::PollExceeded, "max_poll_exceeded"),
             (RDKafkaErrorCode::UnknownMemberId, "group"),
+            (RDKafkaErrorCode::FencedInstanceId, "instance_id"),
+            (RDKafkaErrorCode::UnreleasedInstanceId, "instance_id"),
             (RDKafkaErrorCode::InvalidMessage, "other"),
         ];
         for (code, class) in cases {

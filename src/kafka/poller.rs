@@ -93,8 +93,8 @@ struct Turn {
 impl Poller {
     pub(super) fn new(
         settings: &Settings,
-        commands: Receiver<ConsumerCommand>,
-        events: Sender<ConsumerEvent>,
+        number: u32,
+        (commands, events): (Receiver<ConsumerCommand>, Sender<ConsumerEvent>),
         health: Arc<ConsumerHealth>,
     ) -> Result<Self, ConsumerError> {
         let kafka = &settings.kafka;
@@ -108,7 +108,7 @@ impl Poller {
             start_from: kafka.start_from,
             on_lost_offsets: kafka.on_lost_offsets,
             drain_limit: settings.delivery.drain_timeout + DRAIN_MARGIN,
-            assignments: Assignments::default(),
+            assignments: Assignments::of_consumer(number),
             outbox: Outbox::new(events),
             due: Due {
                 ask_membership: (kafka.group_protocol == GroupProtocol::Consumer).then(Instant::now),
@@ -164,9 +164,13 @@ impl Poller {
                     turn.take(record, &mut self.assignments);
                 }
                 Some(Err(KafkaError::MessageConsumptionFatal(_))) => {
-                    let reason = self.consumer.client().fatal_error();
-                    let reason = reason.map_or_else(|| "unknown".to_owned(), |(_, text)| text);
-                    self.fail(ConsumerError::Broken(reason));
+                    self.fail(match self.consumer.client().fatal_error() {
+                        Some((code, reason)) if context::is_instance_id_taken(code) => {
+                            ConsumerError::InstanceIdTaken(reason)
+                        }
+                        Some((_, reason)) => ConsumerError::Broken(reason),
+                        None => ConsumerError::Broken("unknown".to_owned()),
+                    });
                     break;
                 }
                 // The context recorded it, with the reason that is missing here.

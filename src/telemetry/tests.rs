@@ -63,7 +63,7 @@ const CONTRACT: [(&str, &str, usize); 66] = [
     ("consumer_drain_duration_seconds_count", "", 1),
     ("offset_commits_total", "result", 2),
     ("offsets_lost_total", "topic", 1),
-    ("kafka_errors_total", "class", 11),
+    ("kafka_errors_total", "class", 12),
     ("topic_retention_seconds", "topic", 1),
     ("last_poll_timestamp_seconds", "", 1),
     ("ledger_batch_size_count", "operation", 6),

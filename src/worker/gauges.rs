@@ -45,7 +45,7 @@ impl Worker {
 
     pub(super) fn show(&mut self, polled_batches: usize) {
         self.health.worker_turned();
-        if self.consumer.health().last_poll_age() < CONSUMER_SILENCE {
+        if self.membership.is_waiting() || self.consumer.health().last_poll_age() < CONSUMER_SILENCE {
             self.health.consumer_turned();
         }
         let polled = self.engine.accounting().polled;

@@ -2,6 +2,7 @@
 //! about a record it decides nothing.
 
 mod gauges;
+mod membership;
 mod ownership;
 mod publisher;
 mod replays;
@@ -28,7 +29,7 @@ use crate::core::input::{Input, Now, ReplayRow};
 use crate::core::record::{Offset, Partition};
 use crate::core::retry::Schedule;
 use crate::http::health::{Health, NotReady};
-use crate::kafka::consumer::{Assignment, Consumer, ConsumerCommand, ConsumerEvent};
+use crate::kafka::consumer::{Assignment, Consumer, ConsumerCommand, ConsumerError, ConsumerEvent};
 use crate::kafka::dead_letters::DeadLetterProducer;
 use crate::kafka::lag::LagReader;
 use crate::postgres::Postgres;
@@ -37,6 +38,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::events::{AttemptEnded, KafkaFailed, OffsetsCommitted, OffsetsLost};
 
 use gauges::Shown;
+use membership::Membership;
 use ownership::Owned;
 use publisher::Publisher;
 use replays::Replays;
@@ -92,6 +94,7 @@ struct Worker {
     lag: Arc<LagReader>,
     telemetry: Arc<Telemetry>,
     health: Arc<Health>,
+    membership: Membership,
     stop: Stop,
     shown: Shown,
     /// When replays that are due are read again; none while they are being read.
@@ -100,7 +103,7 @@ struct Worker {
 
 /// Joins the group and works until a signal or a fatal error.
 pub async fn run(parts: Parts) -> Ending {
-    let (consumer, events) = match Consumer::start(&parts.settings) {
+    let (consumer, events) = match Consumer::start(&parts.settings, 0) {
         Ok(started) => started,
         Err(error) => return Ending::Failed(error.to_string()),
     };
@@ -143,6 +146,7 @@ pub async fn run(parts: Parts) -> Ending {
         lag,
         telemetry: parts.telemetry,
         health: parts.health,
+        membership: Membership::default(),
         stop: Stop::default(),
         shown: Shown::default(),
         replays_at: Some(Instant::now()),
@@ -189,7 +193,7 @@ impl Worker {
         loop {
             let wake = self.wake_in();
             tokio::select! {
-                event = events.recv(), if !self.stop.is_consumer_gone() => match event {
+                event = events.recv(), if self.has_consumer() => match event {
                     Some(event) => self.take_events(event, &mut events).await,
                     None => self.consumer_gone(),
                 },
@@ -197,6 +201,9 @@ impl Worker {
                 () = self.deliveries.next_batch(&mut self.ended, DELIVERIES_PER_TURN) => self.take_deliveries(),
                 () = tokio::time::sleep(wake) => self.tick(),
                 () = signals.next() => if self.begin_stop() { return Ending::at_once() },
+            }
+            if let Some(joined) = self.join_again().await {
+                events = joined;
             }
             self.read_replays();
             self.perform().await;
@@ -246,6 +253,7 @@ impl Worker {
                 OffsetsCommitted { result: committed(&result) }.emit(&self.telemetry);
             }
             ConsumerEvent::Error { class, message } => KafkaFailed { class, error: &message }.emit(&self.telemetry),
+            ConsumerEvent::Fatal(error @ ConsumerError::InstanceIdTaken(_)) => self.stand_back(&error).await,
             ConsumerEvent::Fatal(error) => self.fail(&error.to_string()),
         }
     }

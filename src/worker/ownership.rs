@@ -119,6 +119,7 @@ impl Worker {
 
     /// A worker that got no partitions because others have them all is ready too: the group has answered.
     pub(super) fn joined(&self) {
+        self.health.resolve(NotReady::InstanceId);
         self.health.resolve(NotReady::Assignment);
     }
 
