@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use herald::core::effect::{Claim, Parking, Settlement};
+use herald::core::effect::{Claim, Parking, Serial, Settlement};
 use herald::core::event::{Fingerprint, Identity};
 use herald::core::input::Ticket;
 use herald::core::key::LaneKey;
@@ -135,6 +135,7 @@ fn claim(order: u32, coordinates: Coordinates, epoch: Epoch) -> Claim {
         identity: Identity { order_id, event_type: "ORDER_CREATED".into() },
         coordinates,
         epoch,
+        serial: Serial::default(),
         seize_from: None,
     }
 }
@@ -146,6 +147,7 @@ fn settlement(claim: &Claim) -> Settlement {
         fingerprint: claim.fingerprint,
         coordinates: claim.coordinates,
         epoch: claim.epoch,
+        serial: claim.serial,
         was_parked: false,
     }
 }

@@ -53,6 +53,11 @@ pub enum Effect {
 /// Effects in the order in which they are to be performed.
 pub type Effects = Vec<Effect>;
 
+/// Grows with each statement of a process. One that was given up may be carried out late: it must not undo what a later one of the
+/// same ownership wrote. The epoch fences those of earlier ownerships.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Serial(pub u64);
+
 /// One row to claim. No two of a batch have the same identity.
 #[derive(Clone, Debug)]
 pub struct Claim {
@@ -61,6 +66,7 @@ pub struct Claim {
     pub fingerprint: Fingerprint,
     pub coordinates: Coordinates,
     pub epoch: Epoch,
+    pub serial: Serial,
     /// Take the claim from this holder if it still has it: it was found to be gone for good.
     pub seize_from: Option<Holder>,
 }
@@ -73,6 +79,7 @@ pub struct Settlement {
     pub fingerprint: Fingerprint,
     pub coordinates: Coordinates,
     pub epoch: Epoch,
+    pub serial: Serial,
     /// The record came out of `parked_events`, and has a row there.
     pub was_parked: bool,
 }

@@ -90,10 +90,18 @@ pub struct LoadedLane {
     pub partition: Partition,
     pub key: LaneKey,
     pub rows: Vec<ParkedRow>,
-    /// No others are parked behind these.
-    pub is_all: bool,
+    pub rest: Rest,
     /// Rows that were found settled by somebody else, and removed.
     pub removed: u64,
+}
+
+/// What is parked behind the first records of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    Nothing,
+    More,
+    /// A record that cannot be decoded any more: a fault of the table, for an operator.
+    Unreadable,
 }
 
 /// A record out of `parked_events`.
@@ -105,6 +113,8 @@ pub struct ParkedRow {
     /// Durable starts in a row that did not finish, as far as is known.
     pub starts: u16,
     pub first_failed_ago: Duration,
+    /// Of the last attempt that was spent; absent where none was.
+    pub last_failed_ago: Option<Duration>,
 }
 
 /// A record of a replay, out of `parked_events`.

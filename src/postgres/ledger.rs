@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::failure::bug;
 use super::pool::Postgres;
-use crate::core::effect::{Claim, Settlement, Start};
+use crate::core::effect::{Claim, Serial, Settlement, Start};
 use crate::core::event::{Fingerprint, Identity};
 use crate::core::failure::LedgerFailure;
 use crate::core::input::{Holder, LedgerRow, LedgerState, Ticket};
@@ -21,6 +21,7 @@ impl Postgres {
             fingerprint: &claim.fingerprint,
             coordinates: claim.coordinates,
             epoch: claim.epoch,
+            serial: claim.serial,
         }));
         let seized = Seizures::of(claims);
         let mut lease = self.lease().await?;
@@ -40,12 +41,13 @@ impl Postgres {
                SELECT * FROM unnest($10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[])
                          AS s(order_id, event_type, topic, kpartition, koffset))
              INSERT INTO processed_orders AS l
-                    (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch)
-             SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch
+                    (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, serial)
+             SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch, $15
                FROM owned ORDER BY order_id, event_type
              ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
-             SET (state, fingerprint, topic, kpartition, koffset, epoch, starts, claimed_at, settled_at) = (
+             SET (state, fingerprint, topic, kpartition, koffset, epoch, serial, starts, claimed_at, settled_at) = (
                SELECT 'c', excluded.fingerprint, excluded.topic, excluded.kpartition, excluded.koffset, excluded.epoch,
+                      CASE l.epoch WHEN excluded.epoch THEN greatest(l.serial, excluded.serial) ELSE excluded.serial END,
                       CASE l.state WHEN 'c' THEN l.starts ELSE 0::smallint END,
                       excluded.claimed_at, NULL::timestamptz
                 WHERE CASE l.state
@@ -58,7 +60,7 @@ impl Postgres {
                                  OR l.fingerprint <> excluded.fingerprint
                       ELSE false END
                 UNION ALL
-               SELECT l.state, l.fingerprint, l.topic, l.kpartition, l.koffset, l.epoch, l.starts, l.claimed_at,
+               SELECT l.state, l.fingerprint, l.topic, l.kpartition, l.koffset, l.epoch, l.serial, l.starts, l.claimed_at,
                       l.settled_at
                 LIMIT 1)
              RETURNING order_id, event_type, state, fingerprint, topic, kpartition, koffset, starts,
@@ -77,6 +79,7 @@ impl Postgres {
             seized.topics.as_slice() as _,
             &seized.partitions,
             &seized.offsets,
+            rows.serial,
         );
         let found = self.answer(statement.fetch_all(&mut *lease)).await;
         let found = lease.end(found).await?;
@@ -101,7 +104,7 @@ impl Postgres {
                    AS i(order_id, event_type, kpartition, koffset, epoch)
                  JOIN processed_orders l ON l.consumer_group = $1 AND l.order_id = i.order_id AND l.event_type = i.event_type
                   AND l.state = 'c' AND l.topic = $2 AND l.kpartition = i.kpartition AND l.koffset = i.koffset
-                  AND l.epoch = i.epoch
+                  AND l.epoch = i.epoch AND l.serial <= $8
                 ORDER BY l.order_id, l.event_type FOR UPDATE OF l)
              UPDATE processed_orders l SET epoch = 0 FROM yielded y
               WHERE l.consumer_group = $1 AND l.order_id = y.order_id AND l.event_type = y.event_type",
@@ -112,13 +115,14 @@ impl Postgres {
             &rows.partitions,
             &rows.offsets,
             &rows.epochs,
+            rows.serial,
         );
         let yielded = self.answer(statement.execute(&mut *lease)).await;
         lease.end(yielded).await.map(drop)
     }
 
     /// Writes how many starts of each record have not finished; returns the tickets whose row is durable. A ticket that is missing
-    /// was fenced, or its identity was settled or claimed by another copy.
+    /// was fenced, or its identity was settled or claimed by another copy, or a later statement of this epoch was faster.
     ///
     /// No two of a batch have the same identity. Starting may be repeated.
     pub async fn start(&self, starts: &[Start]) -> Result<Vec<Ticket>, LedgerFailure> {
@@ -135,13 +139,13 @@ impl Postgres {
                    AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch, starts)
                  JOIN fence USING (kpartition, epoch))
              INSERT INTO processed_orders AS l (consumer_group, order_id, event_type, state, fingerprint, topic,
-                    kpartition, koffset, epoch, starts)
-             SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch, starts
+                    kpartition, koffset, epoch, starts, serial)
+             SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch, starts, $11
                FROM input ORDER BY order_id, event_type
              ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
-             SET starts = excluded.starts, epoch = excluded.epoch
+             SET starts = excluded.starts, epoch = excluded.epoch, serial = excluded.serial
              WHERE (l.topic, l.kpartition, l.koffset) = (excluded.topic, excluded.kpartition, excluded.koffset)
-               AND l.state IN ('c', 'p')
+               AND l.state IN ('c', 'p') AND (l.epoch <> excluded.epoch OR l.serial <= excluded.serial)
              RETURNING order_id, event_type",
             &*self.group,
             &*self.topic,
@@ -153,6 +157,7 @@ impl Postgres {
             &rows.offsets,
             &rows.epochs,
             &counts,
+            rows.serial,
         );
         let started = self.answer(statement.fetch_all(&mut *lease)).await;
         let started = lease.end(started).await?;
@@ -267,6 +272,7 @@ pub(super) struct RowOf<'a> {
     fingerprint: &'a Fingerprint,
     coordinates: Coordinates,
     epoch: Epoch,
+    serial: Serial,
 }
 
 impl<'a> From<&'a Settlement> for RowOf<'a> {
@@ -276,6 +282,7 @@ impl<'a> From<&'a Settlement> for RowOf<'a> {
             fingerprint: &settlement.fingerprint,
             coordinates: settlement.coordinates,
             epoch: settlement.epoch,
+            serial: settlement.serial,
         }
     }
 }
@@ -289,6 +296,8 @@ pub(super) struct Rows<'a> {
     pub(super) partitions: Vec<i32>,
     pub(super) offsets: Vec<i64>,
     pub(super) epochs: Vec<i64>,
+    /// Of the statement: all its rows have the same.
+    pub(super) serial: i64,
 }
 
 impl<'a> Rows<'a> {
@@ -301,6 +310,7 @@ impl<'a> Rows<'a> {
             columns.partitions.push(row.coordinates.partition.0);
             columns.offsets.push(row.coordinates.offset.0);
             columns.epochs.push(row.epoch.0);
+            columns.serial = columns.serial.max(row.serial.0.cast_signed());
         }
         columns
     }

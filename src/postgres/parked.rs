@@ -9,7 +9,7 @@ use super::{history, stored_record, text};
 use crate::core::effect::{ParkedKey, Parking};
 use crate::core::event::Identity;
 use crate::core::failure::LedgerFailure;
-use crate::core::input::{LoadedLane, ParkedLane, ParkedRow, Ticket};
+use crate::core::input::{LoadedLane, ParkedLane, ParkedRow, Rest, Ticket};
 use crate::core::key::LaneKey;
 use crate::core::record::{Coordinates, Offset, Partition, Timestamp};
 
@@ -55,13 +55,13 @@ impl Postgres {
                  JOIN fence USING (kpartition, epoch)),
              moved AS (
                INSERT INTO processed_orders AS l (consumer_group, order_id, event_type, state, fingerprint, topic,
-                      kpartition, koffset, epoch)
-               SELECT $1, order_id, event_type, 'p', fingerprint, $2, kpartition, koffset, epoch
+                      kpartition, koffset, epoch, serial)
+               SELECT $1, order_id, event_type, 'p', fingerprint, $2, kpartition, koffset, epoch, $17
                  FROM input ORDER BY order_id, event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
-               SET state = 'p', epoch = excluded.epoch, starts = 0
+               SET state = 'p', epoch = excluded.epoch, serial = excluded.serial, starts = 0
                WHERE (l.topic, l.kpartition, l.koffset) = (excluded.topic, excluded.kpartition, excluded.koffset)
-                 AND l.state IN ('c', 'p')
+                 AND l.state IN ('c', 'p') AND (l.epoch <> excluded.epoch OR l.serial <= excluded.serial)
                RETURNING l.order_id, l.event_type),
              written AS (
                INSERT INTO parked_events AS q (consumer_group, topic, kpartition, koffset, order_id, event_type, key_hash,
@@ -99,6 +99,7 @@ impl Postgres {
             columns.errors.as_slice() as _,
             &columns.records,
             columns.failures.as_slice() as _,
+            rows.serial,
         );
         let moved = self.answer(statement.fetch_all(&mut *lease)).await;
         let moved = lease.end(moved).await?;
@@ -223,7 +224,9 @@ impl Postgres {
              SELECT a.kpartition AS "kpartition!", a.key_hash AS "key_hash!", coalesce(s.found, 0) AS "found!",
                     coalesce(s.is_parked, false) AS "is_parked!", s.koffset AS "koffset?",
                     q.order_id AS "order_id?", q.event_type AS "event_type?", q.attempts AS "attempts?", s.starts AS "starts?", q.record AS "record?",
-                    greatest(extract(epoch FROM clock_timestamp() - q.first_failed_at), 0)::float8 AS "first_failed_ago?"
+                    greatest(extract(epoch FROM clock_timestamp() - q.first_failed_at), 0)::float8 AS "first_failed_ago?",
+                    greatest(extract(epoch FROM clock_timestamp())
+                           - (q.history -> -1 ->> 'at_ms')::float8 / 1000, 0)::float8 AS "last_failed_ago?"
                FROM asked a
                LEFT JOIN sized s ON (s.kpartition, s.key_hash) = (a.kpartition, a.key_hash)
                LEFT JOIN LATERAL (
@@ -283,6 +286,7 @@ struct FoundRow {
     starts: Option<i16>,
     record: Option<Vec<u8>>,
     first_failed_ago: Option<f64>,
+    last_failed_ago: Option<f64>,
 }
 
 fn lanes(rows: Vec<FoundRow>) -> Vec<LoadedLane> {
@@ -291,19 +295,20 @@ fn lanes(rows: Vec<FoundRow>) -> Vec<LoadedLane> {
     for row in rows {
         let (partition, key) = (Partition(row.kpartition), LaneKey(row.key_hash.cast_unsigned()));
         if lanes.last().is_none_or(|lane| (lane.partition, lane.key) != (partition, key)) {
-            let is_all = row.found < ROWS_PER_KEY;
+            let rest = if row.found < ROWS_PER_KEY { Rest::Nothing } else { Rest::More };
             is_cut = false;
-            lanes.push(LoadedLane { partition, key, rows: Vec::new(), is_all, removed: 0 });
+            lanes.push(LoadedLane { partition, key, rows: Vec::new(), rest, removed: 0 });
         }
         let Some(lane) = lanes.last_mut() else { continue };
         let is_found = row.koffset.is_some();
         if is_found && !row.is_parked {
             lane.removed += 1;
         } else if is_found && !is_cut {
+            let fits = row.record.is_some();
             if let Some(parked) = row.parked() {
                 lane.rows.push(parked);
             } else {
-                (is_cut, lane.is_all) = (true, false);
+                (is_cut, lane.rest) = (true, if fits { Rest::Unreadable } else { Rest::More });
             }
         }
     }
@@ -323,6 +328,7 @@ impl FoundRow {
             attempts: u32::try_from(self.attempts?).unwrap_or_default(),
             starts: u16::try_from(self.starts?).unwrap_or_default(),
             first_failed_ago: wait(self.first_failed_ago?),
+            last_failed_ago: self.last_failed_ago.map(wait),
         })
     }
 }

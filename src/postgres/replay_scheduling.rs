@@ -233,6 +233,7 @@ impl Postgres {
                 attempts: row.attempts.cast_unsigned(),
                 starts: row.starts.cast_unsigned(),
                 first_failed_ago: wait(row.first_failed_ago),
+                last_failed_ago: Some(wait(row.first_failed_ago)),
             };
             Some(ReplayRow { epoch: Epoch(row.epoch), key: LaneKey(row.key_hash.cast_unsigned()), row: row_of })
         });

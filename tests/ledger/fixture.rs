@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use herald::config::{Database, Secret};
-use herald::core::effect::{Claim, DeadLetter, Parking, Settlement};
+use herald::core::effect::{Claim, DeadLetter, Parking, Serial, Settlement};
 use herald::core::event::{Fingerprint, Identity};
 use herald::core::failure::Reason;
 use herald::core::input::{Holder, LedgerRow, LedgerState, Ticket};
@@ -119,6 +119,7 @@ pub(crate) fn claim(order_id: &str, coordinates: Coordinates, epoch: Epoch) -> C
         fingerprint: CONTENT,
         coordinates,
         epoch,
+        serial: Serial::default(),
         seize_from: None,
     }
 }
@@ -130,6 +131,7 @@ pub(crate) fn settlement(order_id: &str, coordinates: Coordinates, epoch: Epoch)
         fingerprint: CONTENT,
         coordinates,
         epoch,
+        serial: Serial::default(),
         was_parked: false,
     }
 }

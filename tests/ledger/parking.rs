@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use herald::core::effect::{ParkedKey, Parking};
-use herald::core::input::{LedgerState, LoadedLane, Ticket};
+use herald::core::input::{LedgerState, LoadedLane, Rest, Ticket};
 use herald::core::key::LaneKey;
 use herald::core::record::{Epoch, Offset, Partition};
 
@@ -55,7 +55,7 @@ async fn a_parked_record_comes_back_byte_for_byte_with_what_is_known_of_it() {
     let [parked] = &lane.rows[..] else { panic!("{lane:?}") };
     assert_eq!((&parked.identity, &parked.record, parked.attempts), (&identity("1"), &record(at(0, 5), "1"), 2));
     assert!(parked.first_failed_ago >= Duration::from_mins(5) && parked.first_failed_ago < Duration::from_mins(6));
-    assert!(lane.is_all && lane.removed == 0);
+    assert_eq!((lane.rest, lane.removed), (Rest::Nothing, 0));
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_late_success_of_an_earlier_owner_is_found_when_the_key_is_loaded() {
     // It delivered what it had claimed before it was frozen, and knows nothing of a parked row.
     database.postgres.done(&[settlement("1", at(0, 1), epoch)]).await.unwrap();
     let lane = load(&database, epoch).await.unwrap();
-    assert_eq!((offsets(&lane), lane.removed, lane.is_all), (vec![2], 1, true));
+    assert_eq!((offsets(&lane), lane.removed, lane.rest), (vec![2], 1, Rest::Nothing));
     assert_eq!(database.look(PARKED).await, "2");
     assert_eq!(load(&database, epoch).await.unwrap().removed, 0);
 }
@@ -135,13 +135,13 @@ async fn a_long_lane_is_loaded_in_parts_in_offset_order() {
             .collect();
         seen.extend(part);
         database.postgres.done(&done).await.unwrap();
-        if lane.is_all {
+        if lane.rest == Rest::Nothing {
             break;
         }
     }
     assert_eq!(seen, (0..70).collect::<Vec<_>>());
     assert_eq!(database.look(PARKED).await, "none");
-    assert!(load(&database, epoch).await.unwrap().is_all);
+    assert_eq!(load(&database, epoch).await.unwrap().rest, Rest::Nothing);
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn large_records_are_loaded_as_far_as_they_fit_and_at_least_one() {
         database.postgres.park(&[parking]).await.unwrap();
     }
     let lane = load(&database, epoch).await.unwrap();
-    assert_eq!((offsets(&lane), lane.is_all), (vec![0], false));
+    assert_eq!((offsets(&lane), lane.rest), (vec![0], Rest::More));
 }
 
 #[tokio::test]
@@ -192,8 +192,8 @@ async fn a_record_that_cannot_be_read_holds_those_behind_it_and_no_other_key() {
     let keys = [key(epoch), ParkedKey { key: other, ..key(epoch) }];
     let mut lanes = database.postgres.load_parked(&keys).await.unwrap();
     lanes.sort_by_key(|lane| lane.key);
-    assert_eq!((offsets(&lanes[0]), lanes[0].is_all), (vec![7], true));
-    assert_eq!((offsets(&lanes[1]), lanes[1].is_all), (vec![], false));
+    assert_eq!((offsets(&lanes[0]), lanes[0].rest), (vec![7], Rest::Nothing));
+    assert_eq!((offsets(&lanes[1]), lanes[1].rest), (vec![], Rest::Unreadable));
     assert_eq!(database.look(PARKED).await, "1 2 other");
 }
 

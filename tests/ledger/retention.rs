@@ -84,6 +84,7 @@ async fn preflight_and_migrations_know_what_is_missing() {
         "0005 replays",
         "0006 audit counts",
         "0007 to topic",
+        "0008 serials",
     ];
     assert_eq!(database.postgres.pending_migrations().await.unwrap(), all);
     let (one, other) = (database.postgres.clone(), database.postgres.clone());

@@ -1,4 +1,4 @@
-use herald::core::effect::Start;
+use herald::core::effect::{Parking, Serial, Settlement, Start};
 use herald::core::input::{LedgerState, Ticket};
 use herald::core::record::{Coordinates, Epoch};
 
@@ -74,4 +74,73 @@ async fn a_copy_that_seizes_a_claim_knows_that_it_was_started_and_one_that_claim
     assert_eq!(database.claim_one(seizing).await.unwrap().starts, 1);
     let again = database.claim_one(claim("2", at(0, 8), epoch)).await.unwrap();
     assert_eq!((again.holder.coordinates, again.starts), (at(0, 8), 0));
+}
+
+fn numbered(serial: u64, settlement: Settlement) -> Settlement {
+    Settlement { serial: Serial(serial), ..settlement }
+}
+
+/// A statement that was given up may still be carried out, after others of the same owner.
+#[tokio::test]
+async fn a_statement_that_comes_late_undoes_no_later_one_of_its_owner() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    let at = at(0, 5);
+    let mut claiming = claim("1", at, epoch);
+    claiming.serial = Serial(1);
+    database.claim_one(claiming).await;
+    let start = |serial, starts| Start { settlement: numbered(serial, settlement("1", at, epoch)), starts };
+    let park = |serial| {
+        let parking = parking("1", at, epoch);
+        Parking { settlement: numbered(serial, parking.settlement.clone()), ..parking }
+    };
+    // The failure of the first attempt is written twice: once before the second start, and once after it.
+    for (serial, count, is_durable) in [(2, 1, true), (4, 0, true), (5, 1, true), (3, 0, false), (5, 1, true)] {
+        let started = database.postgres.start(&[start(serial, count)]).await.unwrap();
+        assert_eq!(!started.is_empty(), is_durable, "statement {serial}");
+    }
+    assert_eq!(starts(&database).await, "1:1", "a process that dies here may have notified");
+    assert_eq!(database.postgres.park(&[park(6)]).await.unwrap(), [Ticket(5)]);
+    assert_eq!(database.postgres.start(&[start(8, 1)]).await.unwrap(), [Ticket(5)]);
+    assert_eq!(database.postgres.park(&[park(7)]).await.unwrap(), []);
+    assert_eq!(starts(&database).await, "1:1");
+
+    // What an owner counts says nothing to the next.
+    let next = database.raise(0).await;
+    let first = Start { settlement: numbered(1, settlement("1", at, next)), starts: 0 };
+    assert_eq!(database.postgres.start(&[first]).await.unwrap(), [Ticket(5)]);
+}
+
+#[tokio::test]
+async fn a_claim_that_was_yielded_and_taken_back_is_not_yielded_by_a_statement_that_comes_late() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    let claiming = |serial| {
+        let mut claiming = claim("1", at(0, 5), epoch);
+        claiming.serial = Serial(serial);
+        claiming
+    };
+    database.claim_one(claiming(1)).await;
+    database.postgres.yield_claims(&[numbered(3, settlement("1", at(0, 5), epoch))]).await.unwrap();
+    assert_eq!(database.ledger("1").await, "c 0/5 e0");
+    database.claim_one(claiming(4)).await;
+    database.postgres.yield_claims(&[numbered(2, settlement("1", at(0, 5), epoch))]).await.unwrap();
+    assert_eq!(database.ledger("1").await, format!("c 0/5 e{}", epoch.0));
+    // A claim that comes late makes no statement before the last one good again.
+    database.claim_one(claiming(1)).await;
+    database.postgres.yield_claims(&[numbered(3, settlement("1", at(0, 5), epoch))]).await.unwrap();
+    assert_eq!(database.ledger("1").await, format!("c 0/5 e{}", epoch.0));
+}
+
+#[tokio::test]
+async fn a_copy_that_takes_a_yielded_claim_knows_that_it_was_started() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    database.claim_one(claim("1", at(0, 5), epoch)).await;
+    database.postgres.start(&[start("1", at(0, 5), epoch, 1)]).await.unwrap();
+    let next = database.raise(0).await;
+    assert_eq!(database.claim_one(claim("1", at(0, 5), next)).await.unwrap().starts, 1);
+    database.postgres.yield_claims(&[settlement("1", at(0, 5), next)]).await.unwrap();
+    let taken = database.claim_one(claim("1", at(0, 9), next)).await.unwrap();
+    assert_eq!((taken.holder, taken.starts, taken.inserted), (holder(at(0, 9)), 1, false));
 }

@@ -11,7 +11,7 @@ use herald::core::effect::{Claim, DeadLetter, Delivery, Effect, Effects, Outcome
 use herald::core::engine::{Engine, EngineConfig};
 use herald::core::event::Identity;
 use herald::core::failure::{DeliveryFailure, FailureClass};
-use herald::core::input::{Holder, Input, LedgerRow, LedgerState, LoadedLane, Now, ParkedRow, Raised};
+use herald::core::input::{Holder, Input, LedgerRow, LedgerState, LoadedLane, Now, ParkedRow, Raised, Rest};
 use herald::core::key::{LaneKey, OrderingKey};
 use herald::core::record::{Coordinates, Epoch, Header, Offset, Partition, Record, Session};
 use herald::core::retry::Schedule;
@@ -213,9 +213,10 @@ impl World {
             record: parking.record.clone(),
             attempts: parking.attempts,
             first_failed_ago: parking.first_failed_ago,
+            last_failed_ago: parking.failures.last().map(|failure| failure.ago),
             starts: 0,
         });
-        LoadedLane { partition: PARTITION, key, rows: rows.collect(), is_all: true, removed: 0 }
+        LoadedLane { partition: PARTITION, key, rows: rows.collect(), rest: Rest::Nothing, removed: 0 }
     }
 
     fn bury(&mut self, letter: &DeadLetter) {

@@ -10,6 +10,7 @@ mod pause;
 mod replay;
 mod settle;
 mod start;
+mod statements;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use std::time::Duration;
 use super::batch::{BatchLimits, BatchQueue};
 use super::breaker::{Breaker, BreakerConfig, BreakerState};
 use super::decode::Decoder;
-use super::effect::{Effect, Effects, Outcome, PauseCause, Report};
+use super::effect::{Effect, Effects, Outcome, PauseCause, Report, Serial};
 use super::entry::{Entries, Entry, Origin, Stage};
 use super::evidence::Evidence;
 use super::input::{Holder, Input, Now, Ticket};
@@ -124,6 +125,8 @@ pub struct Engine {
     unconfirmed_starts: Vec<Ticket>,
     timers: BinaryHeap<Reverse<(Now, Ticket)>>,
     next_ticket: u64,
+    /// Of the last statements.
+    serial: Serial,
     delivering: usize,
     /// Records in memory out of `parked_events`.
     loaded: Loaded,
@@ -164,6 +167,7 @@ impl Engine {
             unconfirmed_starts: Vec::new(),
             timers: BinaryHeap::new(),
             next_ticket: 0,
+            serial: Serial::default(),
             delivering: 0,
             loaded: Loaded::default(),
             bytes: 0,
@@ -418,10 +422,6 @@ impl Engine {
             effects.push(Effect::StoreOffset { partition: *partition, session: state.session, offset });
         }
         report_all(violations, effects);
-    }
-
-    fn queues(&self) -> [&BatchQueue; 6] {
-        [&self.claims, &self.yields, &self.starts, &self.settlements, &self.parkings, &self.burials]
     }
 
     fn check(&self, effects: &mut Effects) {

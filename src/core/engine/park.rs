@@ -12,7 +12,7 @@ use crate::core::effect::{Effect, Effects, Outcome, ParkedKey, Report};
 use crate::core::entry::{Burial, Entry, FailedAt, Origin, ParkingPlan, Stage};
 use crate::core::event::Fingerprint;
 use crate::core::failure::{LedgerFailure, Reason};
-use crate::core::input::{LoadedLane, Now, ParkedRow, Ticket};
+use crate::core::input::{LoadedLane, Now, ParkedRow, Rest, Ticket};
 use crate::core::key::LaneKey;
 use crate::core::record::{Partition, Session};
 use crate::core::semantics::Suspicion;
@@ -23,6 +23,8 @@ const KEYS_PER_LOAD: usize = 100;
 /// The part of the records that may be held which those out of the table take at most, and those of one statement.
 const PARKED_SHARE: usize = 4;
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Each time is an error in the log, until an operator has mended or removed the record.
+const READ_AGAIN_AFTER: Duration = Duration::from_mins(1);
 
 /// The reading of parked records that are due: one statement at a time.
 #[derive(Debug, Default)]
@@ -177,7 +179,7 @@ impl Engine {
     }
 
     fn take_in_parked(&mut self, now: Now, lane: LoadedLane, effects: &mut Effects) {
-        let LoadedLane { partition, key, rows, is_all, removed } = lane;
+        let LoadedLane { partition, key, rows, rest, removed } = lane;
         let Some(state) = self.partitions.get_mut(&partition) else { return };
         state.parked.removed(key, removed);
         if removed > 0 {
@@ -188,17 +190,20 @@ impl Engine {
             matches!(state.watermark.locate(row.record.coordinates.offset), Whereabouts::Unfinished(_))
         };
         let known = rows.iter().take_while(|row| !joins(row)).count();
-        let is_all = is_all && known == rows.len();
+        let is_all = rest == Rest::Nothing && known == rows.len();
+        let ask_again_after = if rest == Rest::Unreadable { READ_AGAIN_AFTER } else { ASK_AGAIN_AFTER };
         let epoch = state.epoch;
         let mut failed_at = state.parked.failed_at(key);
         let mut tickets = Vec::with_capacity(known);
         for row in rows.into_iter().take(known) {
             let ticket = Ticket(self.next_ticket);
             self.next_ticket += 1;
-            // It is that of the first one. Of what failed in an earlier session it is not known when.
-            let known = failed_at.take();
-            let mut entry = self.parked_entry((now, known.unwrap_or(now)), ParkedKey { partition, epoch, key }, row);
-            entry.has_failed |= known.is_some();
+            let mut entry = self.parked_entry(now, ParkedKey { partition, epoch, key }, row);
+            // Of the first one this session may know a later failure, which spent no attempt.
+            if let Some(at) = failed_at.take() {
+                entry.has_failed = true;
+                entry.failed_at = entry.failed_at.map(|failed| FailedAt { last: at, ..failed });
+            }
             self.bytes += entry.bytes;
             self.loaded.records += 1;
             self.loaded.bytes += entry.bytes;
@@ -209,7 +214,7 @@ impl Engine {
         state.claimed_before += tickets.len();
         if tickets.is_empty() && !is_all {
             // There is something that cannot be had: asking at once again cannot help.
-            return state.parked.not_loaded(key, now + ASK_AGAIN_AFTER);
+            return state.parked.not_loaded(key, now + ask_again_after);
         }
         state.parked.loaded(key, now, tickets, is_all);
         state.forget_exhausted(key);
@@ -218,8 +223,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn parked_entry(&self, (now, last): (Now, Now), key: ParkedKey, row: ParkedRow) -> Entry {
-        let ParkedRow { identity, record, attempts, starts, first_failed_ago } = row;
+    pub(super) fn parked_entry(&self, now: Now, key: ParkedKey, row: ParkedRow) -> Entry {
+        let ParkedRow { identity, record, attempts, starts, first_failed_ago, last_failed_ago } = row;
         let (event, burial) = match self.decode(&record) {
             Decoded::Event { event, .. } => (Some(Arc::new(event)), None),
             // It was an event when it was parked: the configuration has changed.
@@ -228,7 +233,9 @@ impl Engine {
             }
             Decoded::Poison { reason, error } => (None, Some((reason, error))),
         };
+        // Before the start of the process is as good as at it: successes of before are not known.
         let first = now.saturating_sub(first_failed_ago);
+        let last = last_failed_ago.map_or(now, |ago| now.saturating_sub(ago));
         let mut entry = Entry {
             epoch: key.epoch,
             origin: Origin::Parked,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Engine;
-use crate::core::batch::BatchQueue;
 use crate::core::breaker::BreakerState;
 use crate::core::effect::{Effect, Effects, PauseCause};
 use crate::core::entry::{Entry, Origin, Stage};
@@ -174,10 +173,5 @@ impl Engine {
     /// Of the table, and on their way into it.
     pub(super) fn parked_rows(&self) -> u64 {
         self.partitions.values().map(|state| state.parked.rows()).sum()
-    }
-
-    pub(super) fn is_ledger_failing(&self) -> bool {
-        self.queues().into_iter().any(|queue| BatchQueue::is_failing(queue) && !queue.is_empty())
-            || self.loads.is_failing()
     }
 }

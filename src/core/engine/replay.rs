@@ -53,8 +53,7 @@ impl Engine {
     fn take_in_replay(&mut self, now: Now, replay: ReplayRow) {
         let ReplayRow { epoch, key, row } = replay;
         let at = row.record.coordinates;
-        let last_failure = now.saturating_sub(row.first_failed_ago);
-        let mut entry = self.parked_entry((now, last_failure), ParkedKey { partition: at.partition, epoch, key }, row);
+        let mut entry = self.parked_entry(now, ParkedKey { partition: at.partition, epoch, key }, row);
         entry.origin = Origin::Replayed;
         entry.lane = Some(key);
         // The ledger has it under what it was decoded as when it was scheduled.

@@ -1,19 +1,16 @@
-//! The ledger: claims, settlements, burials, and what their answers mean.
+//! What the answers of the ledger mean: claims, settlements, burials.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Engine;
-use crate::core::batch::BatchFailure;
 use crate::core::claim::{Verdict, judge};
 use crate::core::decode::synthetic_identity;
-use crate::core::effect::{
-    Claim, ClaimResult, DeadLetter, Effect, Effects, Outcome, Parking, Report, Settlement, Start,
-};
-use crate::core::entry::{Burial, Busy, Entry, Stage};
-use crate::core::failure::{LedgerFailure, Reason};
-use crate::core::input::{Holder, LedgerRow, Now, Operation, Ticket};
+use crate::core::effect::{ClaimResult, Effect, Effects, Outcome, Report};
+use crate::core::entry::{Burial, Busy, Stage};
+use crate::core::failure::Reason;
+use crate::core::input::{Holder, LedgerRow, Now, Ticket};
 use crate::core::watermark::Whereabouts;
 
 /// From then on it is asked whether the copy that holds a claim is gone for good.
@@ -223,185 +220,4 @@ impl Engine {
         }
         self.end(now, ticket, Outcome::DeadLettered, effects);
     }
-
-    pub(super) fn ledger_failed(
-        &mut self,
-        now: Now,
-        operation: Operation,
-        failure: LedgerFailure,
-        effects: &mut Effects,
-    ) {
-        self.leave_orphans(operation, effects);
-        let queue = match operation {
-            Operation::Claim => &mut self.claims,
-            Operation::Yield => &mut self.yields,
-            Operation::Start => &mut self.starts,
-            Operation::Done => &mut self.settlements,
-            Operation::Park => &mut self.parkings,
-            Operation::Dead => &mut self.burials,
-            Operation::LoadParked => return self.not_loaded(now, failure, effects),
-        };
-        match queue.failed(now, failure, &self.outage, &mut self.random) {
-            BatchFailure::Repeated => {}
-            BatchFailure::Held { wait, error } => effects.push(Effect::Report(Report::LedgerHeld { wait, error })),
-            BatchFailure::BadRecord { ticket, error } => self.bad_record(now, operation, ticket, error, effects),
-        }
-    }
-
-    /// What is decided about a record is not tried again for a partition that is gone; that it was notified is a fact.
-    fn leave_orphans(&mut self, operation: Operation, effects: &mut Effects) {
-        let batch = match operation {
-            Operation::Park => self.parkings.under_way(),
-            Operation::Dead => self.burials.under_way(),
-            Operation::Claim | Operation::Yield | Operation::Start | Operation::Done | Operation::LoadParked => return,
-        };
-        let is_orphaned = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| entry.orphaned);
-        let orphaned: Vec<Ticket> = batch.iter().copied().filter(is_orphaned).collect();
-        for ticket in orphaned {
-            self.leave_to_next_owner(ticket, effects);
-        }
-    }
-
-    /// The database will never store this one.
-    fn bad_record(&mut self, now: Now, operation: Operation, ticket: Ticket, error: String, effects: &mut Effects) {
-        let topic = self.config.topic.clone();
-        let Some(entry) = self.entries.get_mut(&ticket) else { return };
-        let has_synthetic_identity = entry.burial.is_some();
-        if operation == Operation::Claim && !has_synthetic_identity {
-            entry.burial = Some(Burial { reason: Reason::Invalid, class: "permanent", error });
-            (entry.identity, entry.fingerprint) = synthetic_identity(&topic, &entry.record);
-            self.step_out_of_lane(ticket);
-            self.claim_again(ticket);
-            return;
-        }
-        // Nothing of a synthetic identity, nor of a row that was claimed, can be bad data: a fault of ours or of the
-        // schema. Custody is kept: the record waits as in an outage.
-        let wait = self.outage.bound(u32::MAX);
-        effects.push(Effect::Report(Report::LedgerHeld { wait, error }));
-        let queue = match operation {
-            Operation::Claim => &mut self.claims,
-            Operation::Yield => &mut self.yields,
-            Operation::Start => &mut self.starts,
-            Operation::Done => &mut self.settlements,
-            Operation::Park => &mut self.parkings,
-            Operation::Dead => &mut self.burials,
-            Operation::LoadParked => return,
-        };
-        queue.push(ticket);
-        queue.hold(now + wait);
-    }
-
-    pub(super) fn send_batches(&mut self, now: Now, effects: &mut Effects) {
-        let entries = &self.entries;
-        let describe = |stage: Stage, bytes: fn(&Entry) -> usize| {
-            move |ticket: Ticket| {
-                let entry = entries.get(&ticket).filter(|entry| entry.stage == stage)?;
-                Some((&entry.identity, bytes(entry)))
-            }
-        };
-        let claims = self.claims.next(now, describe(Stage::Claiming, |_| 0));
-        let yields = self.yields.next(now, describe(Stage::Yielding, |_| 0));
-        let settlements = self.settlements.next(now, describe(Stage::Settling, |_| 0));
-        let starts = self.starts.next(now, |ticket| {
-            let entry = entries.get(&ticket).filter(|entry| start(ticket, entry).is_some())?;
-            Some((&entry.identity, 0))
-        });
-        let parkings = self.parkings.next(now, describe(Stage::Parking, |entry| entry.bytes));
-        let burials = self.burials.next(now, describe(Stage::Burying, |entry| entry.bytes));
-        let found = |ticket: &Ticket| entries.get(ticket).map(|entry| (*ticket, &**entry));
-        if !claims.is_empty() {
-            effects.push(Effect::Claim(claims.iter().filter_map(found).map(claim).collect()));
-        }
-        if !yields.is_empty() {
-            effects.push(Effect::Yield(yields.iter().filter_map(found).map(settlement).collect()));
-        }
-        if !starts.is_empty() {
-            let start = |(ticket, entry)| start(ticket, entry);
-            effects.push(Effect::Start(starts.iter().filter_map(found).filter_map(start).collect()));
-        }
-        if !settlements.is_empty() {
-            effects.push(Effect::Done(settlements.iter().filter_map(found).map(settlement).collect()));
-        }
-        if !parkings.is_empty() {
-            let parking = |(ticket, entry)| parking(now, ticket, entry);
-            effects.push(Effect::Park(parkings.iter().filter_map(found).filter_map(parking).collect()));
-        }
-        if !burials.is_empty() {
-            let letter = |(ticket, entry)| dead_letter(now, ticket, entry);
-            effects.push(Effect::Dead(burials.iter().filter_map(found).filter_map(letter).collect()));
-        }
-    }
-}
-
-fn claim((ticket, entry): (Ticket, &Entry)) -> Claim {
-    Claim {
-        ticket,
-        identity: entry.identity.clone(),
-        fingerprint: entry.fingerprint,
-        coordinates: entry.record.coordinates,
-        epoch: entry.epoch,
-        seize_from: entry.seize_from.clone(),
-    }
-}
-
-/// What the ledger is to know about the starts of a record.
-fn start(ticket: Ticket, entry: &Entry) -> Option<Start> {
-    let starts = match entry.stage {
-        Stage::Starting => entry.starts.saturating_add(1),
-        Stage::Failing { .. } => 0,
-        Stage::Gated
-        | Stage::Claiming
-        | Stage::Busy { .. }
-        | Stage::Behind
-        | Stage::Claimed
-        | Stage::Yielding
-        | Stage::Ready
-        | Stage::Delivering
-        | Stage::Waiting { .. }
-        | Stage::Settling
-        | Stage::Parking
-        | Stage::Burying => return None,
-    };
-    Some(Start { settlement: settlement((ticket, entry)), starts })
-}
-
-fn settlement((ticket, entry): (Ticket, &Entry)) -> Settlement {
-    Settlement {
-        ticket,
-        identity: entry.identity.clone(),
-        fingerprint: entry.fingerprint,
-        coordinates: entry.record.coordinates,
-        epoch: entry.epoch,
-        was_parked: entry.is_parked(),
-    }
-}
-
-fn parking(now: Now, ticket: Ticket, entry: &Entry) -> Option<Parking> {
-    let plan = entry.parking.as_ref()?;
-    Some(Parking {
-        settlement: settlement((ticket, entry)),
-        key: plan.key,
-        attempts: entry.attempts,
-        wait: plan.due.saturating_sub(now),
-        first_failed_ago: entry.failed_at.map_or(Duration::ZERO, |failed| now.saturating_sub(failed.first)),
-        failures: entry.failures.as_of(now),
-        error: plan.error.clone(),
-        record: entry.record.clone(),
-    })
-}
-
-fn dead_letter(now: Now, ticket: Ticket, entry: &Entry) -> Option<DeadLetter> {
-    let burial = entry.burial.as_ref()?;
-    let ago = |at: Option<Now>| at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
-    Some(DeadLetter {
-        settlement: settlement((ticket, entry)),
-        reason: burial.reason,
-        class: burial.class,
-        error: burial.error.clone(),
-        attempts: entry.attempts,
-        first_failed_ago: ago(entry.failed_at.map(|failed| failed.first)),
-        last_failed_ago: ago(entry.failed_at.map(|failed| failed.last)),
-        failures: entry.failures.as_of(now),
-        record: entry.record.clone(),
-    })
 }

@@ -94,6 +94,7 @@ struct World {
     unfinished: HashMap<Identity, usize>,
     convicted: HashSet<Identity>,
     successes: Vec<(LaneKey, Now)>,
+    late: Vec<statements::Late>,
     counts: BTreeMap<&'static str, usize>,
     is_calm: bool,
 }
@@ -201,6 +202,7 @@ impl World {
             unfinished: HashMap::new(),
             convicted: HashSet::new(),
             successes: Vec::new(),
+            late: Vec::new(),
             counts: BTreeMap::new(),
             is_calm: false,
         }
@@ -217,7 +219,8 @@ impl World {
             62..67 => self.answer_parkings(index),
             67..72 => self.answer_load(index),
             72..92 => self.end_delivery(index),
-            92..100 => self.pass_time(index),
+            92..98 => self.pass_time(index),
+            98..100 => self.carry_out_late(),
             100..102 => self.answer_yields(index),
             102..107 => self.answer_starts(index),
             107..112 if self.is_calm => {}
@@ -605,7 +608,11 @@ fn nothing_is_lost_and_nothing_settled_is_repeated_whatever_happens_in_between()
 
 #[test]
 fn at_most_once_what_may_have_had_its_effect_is_never_repeated_and_only_that_is_uncertain() {
-    tell(Story::AtMostOnce, 320, &["notified", "uncertain", "parked", "notified from parking", "breaker opened"]);
+    tell(
+        Story::AtMostOnce,
+        320,
+        &["late statements", "notified", "uncertain", "parked", "notified from parking", "breaker opened"],
+    );
 }
 
 #[test]
@@ -616,7 +623,7 @@ fn no_more_is_held_than_may_be_and_all_is_told() {
 #[test]
 fn a_worker_that_is_full_of_hopeless_records_goes_on_as_soon_as_the_channel_works_for_others() {
     let happens = ["notified", "parked", "dead from parking", "exhausted without evidence", "breaker opened", "full"];
-    tell(Story::FullParking, 60, &happens);
+    tell(Story::FullParking, 30, &happens);
 }
 
 #[test]

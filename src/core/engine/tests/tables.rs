@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::*;
 use crate::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Settlement, Start};
 use crate::core::event::Fingerprint;
-use crate::core::input::{LoadedLane, ParkedLane, ParkedRow};
+use crate::core::input::{LoadedLane, ParkedLane, ParkedRow, Rest};
 use crate::core::key::LaneKey;
 
 /// Rows of one key that are read at once: few, so that keys with more are met often.
@@ -17,6 +17,7 @@ pub(super) struct Row {
     epoch: Epoch,
     is_yielded: bool,
     pub(super) starts: u16,
+    serial: Serial,
     pub(super) fingerprint: Fingerprint,
 }
 
@@ -27,6 +28,7 @@ pub(super) struct Waiting {
     attempts: u32,
     due: Now,
     first_failed: Now,
+    last_failed: Option<Now>,
 }
 
 struct Ownership {
@@ -81,6 +83,7 @@ impl Tables {
             epoch: claim.epoch,
             is_yielded: false,
             starts: 0,
+            serial: claim.serial,
             fingerprint: claim.fingerprint,
         });
         let later = row.coordinates.partition != claim.coordinates.partition
@@ -93,6 +96,7 @@ impl Tables {
             row.coordinates = claim.coordinates;
         }
         if row.state == LedgerState::Claimed && row.coordinates == claim.coordinates {
+            row.serial = if row.epoch == claim.epoch { row.serial.max(claim.serial) } else { claim.serial };
             (row.epoch, row.is_yielded) = (claim.epoch, false);
         }
         let holder = Holder { topic: "order_events".into(), coordinates: row.coordinates };
@@ -101,7 +105,8 @@ impl Tables {
 
     pub(super) fn yield_claim(&mut self, settlement: &Settlement) {
         let Some(row) = self.ledger.get_mut(&settlement.identity) else { return };
-        let is_ours = (row.coordinates, row.epoch) == (settlement.coordinates, settlement.epoch);
+        let is_ours = (row.coordinates, row.epoch) == (settlement.coordinates, settlement.epoch)
+            && row.serial <= settlement.serial;
         row.is_yielded |= is_ours && row.state == LedgerState::Claimed;
     }
 
@@ -122,11 +127,15 @@ impl Tables {
         (is_current && is_ours).then_some(row)
     }
 
+    /// The same, if no later statement of its epoch was faster.
+    fn changeable(&mut self, settlement: &Settlement) -> Option<&mut Row> {
+        let row = self.decidable(settlement, &[LedgerState::Claimed, LedgerState::Parked])?;
+        (row.epoch != settlement.epoch || row.serial <= settlement.serial).then_some(row)
+    }
+
     pub(super) fn start(&mut self, start: &Start) -> bool {
-        let Some(row) = self.decidable(&start.settlement, &[LedgerState::Claimed, LedgerState::Parked]) else {
-            return false;
-        };
-        (row.starts, row.epoch) = (start.starts, start.settlement.epoch);
+        let Some(row) = self.changeable(&start.settlement) else { return false };
+        (row.starts, row.epoch, row.serial) = (start.starts, start.settlement.epoch, start.settlement.serial);
         true
     }
 
@@ -139,10 +148,9 @@ impl Tables {
     }
 
     pub(super) fn park(&mut self, now: Now, parking: &Parking) -> bool {
-        let Some(row) = self.decidable(&parking.settlement, &[LedgerState::Claimed, LedgerState::Parked]) else {
-            return false;
-        };
+        let Some(row) = self.changeable(&parking.settlement) else { return false };
         (row.state, row.starts) = (LedgerState::Parked, 0);
+        (row.epoch, row.serial) = (parking.settlement.epoch, parking.settlement.serial);
         let waiting = Waiting {
             identity: parking.settlement.identity.clone(),
             key: parking.key,
@@ -150,6 +158,7 @@ impl Tables {
             attempts: parking.attempts,
             due: now + parking.wait,
             first_failed: now.saturating_sub(parking.first_failed_ago),
+            last_failed: parking.failures.last().map(|failure| now.saturating_sub(failure.ago)),
         };
         self.parked.insert(parking.settlement.coordinates, waiting);
         true
@@ -175,8 +184,8 @@ impl Tables {
         let is_asked = |(at, waiting): &(&Coordinates, &Waiting)| at.partition == partition && waiting.key == key;
         let found: Vec<Coordinates> =
             self.parked.iter().filter(is_asked).map(|(at, _)| *at).take(ROWS_PER_KEY).collect();
-        let is_all = found.len() < ROWS_PER_KEY;
-        let mut lane = LoadedLane { partition, key, rows: Vec::new(), is_all, removed: 0 };
+        let rest = if found.len() < ROWS_PER_KEY { Rest::Nothing } else { Rest::More };
+        let mut lane = LoadedLane { partition, key, rows: Vec::new(), rest, removed: 0 };
         for at in found {
             let waiting = &self.parked[&at];
             let row = &self.ledger[&waiting.identity];
@@ -191,6 +200,7 @@ impl Tables {
                 attempts: waiting.attempts,
                 starts: row.starts,
                 first_failed_ago: now.saturating_sub(waiting.first_failed),
+                last_failed_ago: waiting.last_failed.map(|at| now.saturating_sub(at)),
             });
         }
         Some(lane)

@@ -2,7 +2,39 @@
 
 use super::*;
 
+/// A statement that was given up, and is carried out when its worker is further.
+pub(super) enum Late {
+    Yield(Vec<Settlement>),
+    Start(Vec<Start>),
+    Park(Vec<Parking>),
+}
+
 impl World {
+    pub(super) fn carry_out_late(&mut self) {
+        if self.late.is_empty() {
+            return;
+        }
+        let chosen = self.random.usize(0..self.late.len());
+        match self.late.swap_remove(chosen) {
+            Late::Yield(batch) => batch.iter().for_each(|settlement| self.tables.yield_claim(settlement)),
+            Late::Start(batch) => {
+                let started = batch.iter().filter(|start| self.tables.start(start) && start.starts > 0);
+                self.started.extend(started.map(|start| start.settlement.identity.clone()));
+            }
+            Late::Park(batch) => batch.iter().for_each(|parking| {
+                self.tables.park(self.now, parking);
+            }),
+        }
+        *self.counts.entry("late statements").or_default() += 1;
+    }
+
+    /// It may be carried out all the same, later.
+    fn comes_late(&mut self, late: Late) {
+        if self.random.bool() {
+            self.late.push(late);
+        }
+    }
+
     pub(super) fn answer_claims(&mut self, index: usize) {
         let Some(batch) = self.workers[index].claims.take() else { return };
         if self.statement_fails() {
@@ -19,6 +51,7 @@ impl World {
     pub(super) fn answer_yields(&mut self, index: usize) {
         let Some(batch) = self.workers[index].yields.take() else { return };
         if self.statement_fails() {
+            self.comes_late(Late::Yield(batch));
             return self.fail(index, Operation::Yield);
         }
         for settlement in &batch {
@@ -30,6 +63,7 @@ impl World {
     pub(super) fn answer_starts(&mut self, index: usize) {
         let Some(batch) = self.workers[index].starts.take() else { return };
         if self.statement_fails() {
+            self.comes_late(Late::Start(batch));
             return self.fail(index, Operation::Start);
         }
         let started: Vec<_> = batch.iter().filter(|start| self.tables.start(start)).collect();
@@ -83,6 +117,7 @@ impl World {
     pub(super) fn answer_parkings(&mut self, index: usize) {
         let Some(batch) = self.workers[index].parkings.take() else { return };
         if self.statement_fails() {
+            self.comes_late(Late::Park(batch));
             return self.fail(index, Operation::Park);
         }
         let now = self.now;
