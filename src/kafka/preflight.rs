@@ -6,7 +6,7 @@ use rdkafka::admin::{ConfigResource, OwnedResourceSpecifier};
 
 use super::dead_letters;
 use super::topics::{self, Cluster, Connection, Presence, Unreachable};
-use crate::config::Settings;
+use crate::config::{Kafka, Settings};
 use crate::preflight::{Finding, Retention};
 
 /// Kafka's own default. The probe is never smaller: a smaller limit may be lifted before the probe arrives, which would then stay.
@@ -50,6 +50,12 @@ pub async fn inspect(settings: &Settings) -> Preflight {
 /// Creates the dead-letter topic like the source topic: as many partitions, the brokers' replication factor. No error if it exists.
 pub async fn create_dead_letter_topic(settings: &Settings, partitions: i32) -> Result<(), String> {
     topics::create(&settings.kafka, &settings.dead_letters.topic, partitions).await
+}
+
+/// How long the source topic keeps its records: it may be changed at any time. `None` when the brokers do not tell.
+pub async fn retention(kafka: &Kafka) -> Option<Retention> {
+    let described = topics::settings(kafka, &[&kafka.topic]).await.ok()?;
+    Some(topic_retention(described.first()?))
 }
 
 struct View {
@@ -232,7 +238,7 @@ fn facts(view: &View, topic: &str, partitions: i32, replication: usize) -> Topic
     TopicFacts {
         partitions,
         replication,
-        retention: retention_of(value("retention.ms").as_deref(), &policy),
+        retention: described.map_or(Retention::Unknown, topic_retention),
         compacted: policy.split(',').any(|part| part.trim() == "compact"),
         max_message_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
     }
@@ -240,6 +246,11 @@ fn facts(view: &View, topic: &str, partitions: i32, replication: usize) -> Topic
 
 fn is_topic(described: &ConfigResource, topic: &str) -> bool {
     matches!(&described.specifier, OwnedResourceSpecifier::Topic(name) if name == topic)
+}
+
+fn topic_retention(described: &ConfigResource) -> Retention {
+    let value = |name: &str| described.get(name).and_then(|entry| entry.value.as_deref());
+    retention_of(value("retention.ms"), value("cleanup.policy").unwrap_or_default())
 }
 
 /// Negative means for ever; without the policy `delete` the time has no effect.

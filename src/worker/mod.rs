@@ -110,6 +110,7 @@ pub async fn run(parts: Parts) -> Ending {
     let lag = Arc::new(parts.lag);
     let mut upkeep = JoinSet::new();
     upkeep.spawn(upkeep::watch_lag(Arc::clone(&lag), Arc::clone(&parts.telemetry)));
+    upkeep.spawn(upkeep::watch_retention(parts.settings.kafka.clone(), Arc::clone(&parts.telemetry)));
     if parts.topic_retention != Retention::Forever {
         let retention = parts.settings.ledger.retention;
         upkeep.spawn(upkeep::prune(parts.postgres.clone(), retention, Arc::clone(&parts.telemetry)));

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::Kafka;
 use crate::core::failure::{LedgerFailure, Reason};
 use crate::kafka::lag::{LagClock, LagReader, LagSample};
+use crate::kafka::preflight;
 use crate::postgres::{AuditResult, DeadLetterState, Postgres, ReplayState};
 use crate::telemetry::events::{DeadLettersExpired, DeadLettersExpiring};
 use crate::telemetry::labels::OperatorResult;
@@ -13,6 +15,8 @@ use crate::telemetry::operators::ActionCount;
 use crate::telemetry::{Telemetry, gauge_value};
 
 const SAMPLE_LAG_EVERY: Duration = Duration::from_secs(5);
+/// Each look is a client of its own.
+const LOOK_AT_RETENTION_EVERY: Duration = Duration::from_secs(30);
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 const PRUNE_ROWS: u32 = 1_000;
@@ -34,6 +38,16 @@ pub(super) async fn watch_lag(reader: Arc<LagReader>, telemetry: Arc<Telemetry>)
             Err(error) => tracing::warn!(%error, "the lag cannot be sampled"),
         }
         tokio::time::sleep(SAMPLE_LAG_EVERY).await;
+    }
+}
+
+/// The retention of the topic may be changed while we run: it is what the alert on the backlog tells people to do.
+pub(super) async fn watch_retention(kafka: Kafka, telemetry: Arc<Telemetry>) {
+    loop {
+        tokio::time::sleep(LOOK_AT_RETENTION_EVERY).await;
+        if let Some(retention) = preflight::retention(&kafka).await {
+            telemetry.topic_retention(retention);
+        }
     }
 }
 

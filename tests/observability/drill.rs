@@ -1,63 +1,154 @@
 //! One drill: a Herald of its own under a job of its own, into which something breaks.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Duration;
 
 use crate::prometheus::Prometheus;
+use crate::runbooks::commands;
 use crate::support::World;
+use crate::support::gateway::Answer;
 use crate::support::wait::{EVENTUALLY, wait_until};
 use crate::support::worker::{Worker, WorkerSetup};
 use crate::traffic::{Batch, Traffic};
 
+/// Longer than any alert takes by the clock of the drills.
+const RAISED_WITHIN: Duration = Duration::from_mins(3);
+
 /// A world with two partitions, its workers, and traffic.
 #[derive(Debug)]
-pub struct Drill {
+pub struct Drill<'a> {
+    pub prometheus: &'a Prometheus,
     /// The job under which Prometheus scrapes it.
     pub job: &'static str,
     pub world: World,
+    /// How a worker of it is started, and how an operator's command is run.
+    pub setup: WorkerSetup,
     pub workers: Vec<Worker>,
     pub traffic: Option<Traffic>,
 }
 
-impl Drill {
-    pub async fn with(job: &'static str, world: World, setup: &WorkerSetup, workers: usize) -> Self {
-        let mut started = Vec::new();
-        for _ in 0..workers {
-            started.push(quick(setup).start().await);
-        }
-        let traffic = Some(Traffic::start(&world, Batch::USUAL));
-        Self { job, world, workers: started, traffic }
-    }
-
-    pub async fn new(job: &'static str, workers: usize) -> Self {
+impl<'a> Drill<'a> {
+    /// One worker with nothing special about it.
+    pub async fn usual(prometheus: &'a Prometheus, job: &'static str) -> Self {
         let world = World::with_partitions(2).await;
         let setup = world.worker();
-        Self::with(job, world, &setup, workers).await
+        Self::with(prometheus, job, world, setup, 1).await
     }
 
-    /// What Prometheus scrapes.
-    pub fn targets(&self) -> impl Iterator<Item = (String, String)> {
-        let address = |worker: &Worker| worker.url("").trim_start_matches("http://").to_owned();
-        self.workers.iter().map(move |worker| (self.job.to_owned(), address(worker)))
+    /// So many workers, of this setup.
+    pub async fn with(
+        prometheus: &'a Prometheus,
+        job: &'static str,
+        world: World,
+        setup: WorkerSetup,
+        workers: usize,
+    ) -> Self {
+        let traffic = Some(Traffic::start(&world, Batch::USUAL));
+        Self { traffic, ..Self::quiet(prometheus, job, world, setup, workers).await }
+    }
+
+    /// As [`Drill::with`], without traffic.
+    pub async fn quiet(
+        prometheus: &'a Prometheus,
+        job: &'static str,
+        world: World,
+        setup: WorkerSetup,
+        workers: usize,
+    ) -> Self {
+        let setup = quick(setup);
+        let mut started = Vec::new();
+        for _ in 0..workers {
+            let worker = setup.start().await;
+            prometheus.scrape(job, &address(&worker));
+            started.push(worker);
+        }
+        Self::of_running(prometheus, job, world, setup, started).await
+    }
+
+    /// These workers, which are scraped.
+    pub async fn of_running(
+        prometheus: &'a Prometheus,
+        job: &'static str,
+        world: World,
+        setup: WorkerSetup,
+        workers: Vec<Worker>,
+    ) -> Self {
+        let drill = Self { prometheus, job, world, setup, workers, traffic: None };
+        drill.is_watched().await;
+        drill
+    }
+
+    /// Waits until Prometheus has seen all of it, so that what is counted from here on is an increase.
+    async fn is_watched(&self) {
+        let job = self.job;
+        let query = format!("sum(up{{job=\"{job}\"}}) + 0 * count(herald:operator_actions{{job=\"{job}\"}})");
+        wait_until(&format!("{job} is scraped"), EVENTUALLY, async || {
+            let up = self.prometheus.at_once(&query).await;
+            let is_up = up.first().is_some_and(|one| one.values == [count(self.workers.len())]);
+            if is_up { Ok(()) } else { Err(format!("{up:?}")) }
+        })
+        .await;
     }
 
     /// Waits until each of these alerts fires, and makes sure that no other has fired since the drill began.
-    pub async fn raises(&self, prometheus: &Prometheus, expected: &[&str]) {
+    pub async fn raises(&self, expected: &[&str]) {
         let expected: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
-        let so_far = async || fired(prometheus, self.job).await;
-        wait_until(&format!("{}: {expected:?} fire", self.job), EVENTUALLY, async || {
-            let fired = so_far().await;
-            if fired.is_superset(&expected) { Ok(()) } else { Err(format!("{fired:?}")) }
+        let fired = wait_until(&format!("{}: {expected:?} fire", self.job), RAISED_WITHIN, async || {
+            let fired = fired(self.prometheus, self.job).await;
+            if fired.is_superset(&expected) { Ok(fired) } else { Err(format!("{fired:?}")) }
         })
         .await;
-        let fired = so_far().await;
         assert_eq!(fired, expected, "{}\n{}", self.job, self.workers[0].log());
-        println!("drill {}: {expected:?} and no other", self.job);
+        let seconds = self.prometheus.age_seconds();
+        println!("drill {}: {expected:?} and no other, after {seconds} s", self.job);
+    }
+
+    /// Does what the runbook says, every command of it; what its examples are called, is what `names` says. A command may be refused
+    /// where the replay is over, or find that some fail again.
+    pub async fn follow(&self, runbook: &str, names: &[(&str, &str)]) {
+        for words in commands(runbook) {
+            let name = |word: &String| {
+                names.iter().find(|(name, _)| name == word).map_or(word.clone(), |(_, is)| (*is).to_owned())
+            };
+            let words: Vec<String> = words.iter().map(name).collect();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let ended = self.setup.run_command(&words).await;
+            assert!(matches!(ended.code, Some(0 | 3 | 4)), "{runbook}: herald {words:?}: {ended:?}");
+        }
+    }
+
+    /// Every request for one of these orders, from now on.
+    pub fn gateway_answers(&self, orders: Range<u64>, answer: &Answer) {
+        for order in orders {
+            self.world.gateway.always_answer_order(&order.to_string(), answer.clone());
+        }
+    }
+
+    /// The bug that most dead letters are of, as `herald dlq` names it.
+    pub async fn group(&self) -> String {
+        let bug = "SELECT bug FROM dead_letters GROUP BY bug ORDER BY count(*) DESC LIMIT 1";
+        sqlx::query_scalar(bug).fetch_one(&self.world.database.pool).await.unwrap()
+    }
+
+    /// An operator's command, and how it has to end.
+    pub async fn operator(&self, words: &[&str], code: i32) {
+        let ended = self.setup.run_command(words).await;
+        assert_eq!(ended.code, Some(code), "{}: herald {words:?}: {ended:?}", self.job);
     }
 }
 
+pub fn address(worker: &Worker) -> String {
+    worker.url("").trim_start_matches("http://").to_owned()
+}
+
+fn count(workers: usize) -> f64 {
+    f64::from(u32::try_from(workers).unwrap())
+}
+
 /// So that a drill waits for the clocks of the alerts and not for those of the worker.
-fn quick(setup: &WorkerSetup) -> WorkerSetup {
-    setup.clone().with("HERALD_BREAKER__MAX_WAIT", "1s").with("HERALD_RETRY__INITIAL_BACKOFF", "50ms")
+fn quick(setup: WorkerSetup) -> WorkerSetup {
+    setup.with("HERALD_BREAKER__MAX_WAIT", "1s").with("HERALD_RETRY__INITIAL_BACKOFF", "50ms")
 }
 
 /// The alerts of this job that have fired at any time.

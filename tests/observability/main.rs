@@ -14,6 +14,7 @@
 
 mod dashboards;
 mod drill;
+mod drills;
 mod files;
 mod prometheus;
 mod promtool;

@@ -1,12 +1,13 @@
 //! A real Prometheus.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use herald::supervised::{Options, Supervised};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::promtool::program;
 use crate::support::wait::{SOON, wait_until};
@@ -18,9 +19,15 @@ use crate::support::{directory, ports, tail};
 pub struct Prometheus {
     address: String,
     started: Instant,
+    directory: PathBuf,
+    /// As [`TARGETS`] has them.
+    targets: Mutex<Vec<Value>>,
     log: PathBuf,
     _process: Supervised,
 }
+
+/// Read by Prometheus whenever it changes.
+const TARGETS: &str = "targets.json";
 
 /// One series of an answer.
 #[derive(Clone, Debug)]
@@ -30,13 +37,15 @@ pub struct Series {
 }
 
 impl Prometheus {
-    /// With these rule files, scraping these targets every second: (job, host:port).
-    pub async fn start(rules: &[(&str, String)], targets: &[(String, String)]) -> Self {
+    /// With these rule files, scraping every second: at first this target of this job.
+    pub async fn start(rules: &[(&str, String)], job: &str, target: &str) -> Self {
         let directory = directory("prometheus");
         for (name, text) in rules {
             fs::write(directory.join(name), text).unwrap();
         }
-        fs::write(directory.join("prometheus.yml"), configuration(rules, targets)).unwrap();
+        fs::write(directory.join("prometheus.yml"), configuration(rules)).unwrap();
+        let targets = Mutex::new(Vec::new());
+        add_target(&directory, &targets, job, target);
         let port = ports::reserve();
         let address = ports::local(port.port()).to_string();
         let log = directory.join("prometheus.log");
@@ -46,7 +55,8 @@ impl Prometheus {
         let options = Options { cleanup: Some(directory.clone()), ..Options::logging_to(File::create(&log).unwrap()) };
         port.release();
         let process = Supervised::spawn(&command, options).unwrap();
-        let prometheus = Self { address: format!("http://{address}"), log, started: Instant::now(), _process: process };
+        let address = format!("http://{address}");
+        let prometheus = Self { address, log, started: Instant::now(), directory, targets, _process: process };
         wait_until("Prometheus is ready", SOON, async || {
             let answer = http_client().get(format!("{}/-/ready", prometheus.address)).send().await;
             match answer {
@@ -56,6 +66,11 @@ impl Prometheus {
         })
         .await;
         prometheus
+    }
+
+    /// From now on this target is scraped as well.
+    pub fn scrape(&self, job: &str, target: &str) {
+        add_target(&self.directory, &self.targets, job, target);
     }
 
     /// How long it has been scraping.
@@ -102,16 +117,23 @@ impl Prometheus {
     }
 }
 
-fn configuration(rules: &[(&str, String)], targets: &[(String, String)]) -> String {
+fn add_target(directory: &Path, targets: &Mutex<Vec<Value>>, job: &str, target: &str) {
+    let mut targets = targets.lock().unwrap();
+    targets.push(json!({"targets": [target], "labels": {"job": job}}));
+    let written = directory.join("targets.new");
+    fs::write(&written, json!(*targets).to_string()).unwrap();
+    // At once, so that nobody reads half of it.
+    fs::rename(written, directory.join(TARGETS)).unwrap();
+}
+
+fn configuration(rules: &[(&str, String)]) -> String {
     use std::fmt::Write as _;
     let mut text = "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files:\n".to_owned();
     for (name, _) in rules {
         let _ = writeln!(text, "  - {name}");
     }
-    text.push_str("scrape_configs:\n  - job_name: all\n    static_configs:\n");
-    for (job, target) in targets {
-        let _ = writeln!(text, "      - {{targets: ['{target}'], labels: {{job: {job}}}}}");
-    }
+    let discovery = format!("{{files: [{TARGETS}], refresh_interval: 1s}}");
+    let _ = writeln!(text, "scrape_configs:\n  - job_name: all\n    file_sd_configs: [{discovery}]");
     text
 }
 

@@ -1,5 +1,6 @@
 //! Orders that go on arriving while a drill runs.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,12 +25,16 @@ pub struct Traffic {
 pub struct Batch {
     pub orders: u64,
     pub poison: u64,
+    /// Orders from [`Batch::REFUSED`] on, for a gateway that refuses them.
+    pub refused: u64,
     /// How old the records say they are.
     pub age: Duration,
 }
 
 impl Batch {
-    pub const USUAL: Self = Self { orders: 4, poison: 0, age: Duration::ZERO };
+    pub const USUAL: Self = Self { orders: 4, poison: 0, refused: 0, age: Duration::ZERO };
+    /// As many as no traffic comes to the end of.
+    pub const REFUSED: Range<u64> = 900_000..901_000;
 }
 
 impl Traffic {
@@ -39,9 +44,12 @@ impl Traffic {
         let is_ended = Arc::<AtomicBool>::default();
         let ended = Arc::clone(&is_ended);
         let task = tokio::spawn(async move {
+            let mut refused = Batch::REFUSED;
             while !ended.load(Ordering::Relaxed) {
                 let first = NEXT_ORDER.fetch_add(batch.orders, Ordering::Relaxed);
-                let records = records(batch, first);
+                let orders =
+                    (first..first + batch.orders).chain(refused.by_ref().take(batch.refused.try_into().unwrap()));
+                let records = records(batch, orders);
                 kafka.produce(&topic, records).await;
                 tokio::time::sleep(EVERY).await;
             }
@@ -63,10 +71,10 @@ impl Drop for Traffic {
 }
 
 /// Without a key the client fills one partition after another, so each record is given its own.
-fn records(batch: Batch, first: u64) -> Vec<NewRecord> {
+fn records(batch: Batch, orders: impl Iterator<Item = u64>) -> Vec<NewRecord> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let timestamp = i64::try_from(now.saturating_sub(batch.age).as_millis()).unwrap();
-    let orders = (first..first + batch.orders).map(|order| orders::record(&orders::created(order)));
+    let orders = orders.map(|order| orders::record(&orders::created(order)));
     let poison = (0..batch.poison).map(|_| NewRecord::of("no JSON"));
     let placed = orders.chain(poison).zip([0, 1].into_iter().cycle());
     placed

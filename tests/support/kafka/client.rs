@@ -84,6 +84,16 @@ impl Kafka {
         }
     }
 
+    /// Removes what is before this offset in every partition, as retention does.
+    pub async fn delete_records_before(&self, name: &str, offset: Offset) {
+        let mut list = TopicPartitionList::new();
+        for partition in self.end_offsets(name).await.keys() {
+            list.add_partition_offset(name, partition.0, KafkaOffset::Offset(offset.0)).unwrap();
+        }
+        let deleted = self.admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+        assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
+    }
+
     /// Whatever becomes of it: for cleaning up.
     pub async fn delete_topic_if_there(&self, name: &str) {
         let _ = self.admin().delete_topics(&[name], &AdminOptions::new()).await;
