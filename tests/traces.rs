@@ -91,6 +91,60 @@ async fn a_record_its_attempts_and_its_dead_letter_are_in_its_producers_trace() 
 }
 
 #[tokio::test]
+async fn a_replay_is_in_its_producers_trace_and_linked_to_the_dead_letter_whichever_worker_does_it() {
+    let world = World::with_partitions(1).await;
+    let collector = Collector::start().await;
+    world.gateway.answer(Answer::status(422).with_body("too many"));
+    let setup = world.worker().with("HERALD_TELEMETRY__OTLP_ENDPOINT", &collector.endpoint);
+    let mut first = setup.start().await;
+    let sampled = format!("00-{TRACE}-{PRODUCER_SPAN}-01");
+    let untraced = orders::record(&orders::created(2)).in_partition(0);
+    world.kafka.produce(&world.topic, vec![traced(1, &sampled), untraced]).await;
+    world.published(2).await;
+    first.wait_for_metric("herald_dead_letters_published_total", &[], 2.0).await;
+    first.sigterm();
+    assert_eq!(first.wait_exit(EVENTUALLY).await, 0, "{}", first.log());
+
+    let mut second = setup.start().await;
+    let replay = async |result: &str, count: f64| {
+        let planned = setup.run_command(&["dlq", "replay", "--reason", "permanent", "--json"]).await;
+        let plan: Value = serde_json::from_str(&planned.stdout).unwrap();
+        let replayed = setup.run_command(&["dlq", "replay", "--plan", plan["plan"].as_str().unwrap(), "--wait"]).await;
+        assert!(matches!(replayed.code, Some(0 | 4)), "{replayed:?}");
+        second.wait_for_metric("herald_replays_total", &[("result", result)], count).await;
+    };
+    replay("dead_lettered", 2.0).await;
+    second.wait_for_metric("herald_dead_letters_published_total", &[], 2.0).await;
+    world.gateway.answer(Answer::ok());
+    replay("notified", 2.0).await;
+    second.sigterm();
+    assert_eq!(second.wait_exit(EVENTUALLY).await, 0, "{}", second.log());
+
+    let spans = collector.spans();
+    let mut traces: Vec<&str> = spans.iter().filter_map(|span| span["trace_id"].as_str()).collect();
+    traces.sort_unstable();
+    traces.dedup();
+    assert_eq!(traces.len(), 2, "one trace for each record, over both workers: {spans:#?}");
+    for trace in traces {
+        let [letter, again] = of_trace(&spans, trace, PRODUCER)[..] else { panic!("{spans:#?}") };
+        let origin = (trace == TRACE).then(|| format!("{TRACE}-{PRODUCER_SPAN}"));
+        let links: Vec<String> =
+            origin.into_iter().chain([format!("{trace}-{}", letter["span_id"].as_str().unwrap())]).collect();
+        let links = serde_json::json!(links);
+        let replays: Vec<_> = of_trace(&spans, trace, CONSUMER)
+            .into_iter()
+            .filter(|span| span["name"] == format!("process replayed {}", world.topic))
+            .collect();
+        let outcomes: Vec<_> = replays.iter().map(|span| &span["attributes"]["herald.outcome"]).collect();
+        assert_eq!(outcomes, ["dead_lettered", "notified"]);
+        assert!(replays.iter().all(|span| span["links"] == links), "{replays:#?} are not linked to {letter}");
+        assert_eq!(again["links"], links, "what is published after a failed replay is linked to the first");
+        let attempts = of_trace(&spans, trace, CLIENT);
+        assert!(attempts.iter().any(|attempt| attempt["parent_span_id"] == replays[1]["span_id"]), "{attempts:#?}");
+    }
+}
+
+#[tokio::test]
 async fn a_collector_that_is_away_holds_nothing_up() {
     let mut world = World::with_partitions(1).await;
     let mut worker = world.worker().with("HERALD_TELEMETRY__OTLP_ENDPOINT", "http://127.0.0.1:9").start().await;

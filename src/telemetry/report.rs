@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{debug, error, info, warn};
 
 use super::Telemetry;
+use super::traces::Source;
 use crate::core::effect::{Outcome, Report};
 use crate::core::record::Timestamp;
 
@@ -20,13 +21,13 @@ impl Telemetry {
         let Some(traces) = &self.traces else { return };
         match report {
             Report::Ended { record, outcome, duration } => {
-                traces.record_ended(record, *outcome, "process", *duration);
+                traces.record_ended(record, *outcome, Source::Kafka, *duration);
             }
             Report::ParkedEnded { record, outcome, duration } => {
-                traces.record_ended(record, *outcome, "process parked", *duration);
+                traces.record_ended(record, *outcome, Source::Parking, *duration);
             }
             Report::ReplayEnded { record, outcome, duration } => {
-                traces.record_ended(record, *outcome, "process replayed", *duration);
+                traces.record_ended(record, *outcome, Source::Replay, *duration);
             }
             _ => {}
         }

@@ -1,8 +1,8 @@
 //! Spans over OTLP, for whoever names a collector in `telemetry.otlp_endpoint`.
 //!
 //! A span is written when what it tells of has ended, from the same facts as log and metrics: nothing is carried along but the
-//! producer's `traceparent`, which the record has. What a span is called follows from the record, so that its attempts, its parking
-//! and its dead letter are found in one trace, whichever worker wrote them.
+//! producer's `traceparent`, which the record has. What a span is called follows from the record, so that its attempts, its parking,
+//! its dead letter and its replays are found in one trace, and a replay is linked to the dead letter, whichever worker wrote them.
 //!
 //! The exporter reads the standard variables for the rest, `OTEL_EXPORTER_OTLP_HEADERS` among them.
 
@@ -38,6 +38,16 @@ pub struct Traces {
     process: u64,
 }
 
+/// Where a record that ended came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Kafka,
+    /// Out of the parked ones, for its retry.
+    Parking,
+    /// Out of the dead letters.
+    Replay,
+}
+
 /// What all spans have, whatever they tell of.
 struct Span<'a> {
     name: String,
@@ -46,6 +56,8 @@ struct Span<'a> {
     parent: Option<SpanId>,
     /// The producer's, which is linked.
     origin: Option<TraceParent>,
+    /// Of the dead letter that this came of, which is linked as well.
+    letter: Option<TraceParent>,
     duration: Duration,
     error: Option<&'a str>,
     attributes: Vec<KeyValue>,
@@ -109,6 +121,7 @@ impl Traces {
             trace,
             parent: Some(SpanId::from(self.span_id(ticket, 0))),
             origin: None,
+            letter: None,
             duration,
             error: result.err().map(|failure| failure.error.as_str()),
             attributes: vec![
@@ -118,8 +131,7 @@ impl Traces {
         });
     }
 
-    /// A record ended here; `kind` says whether it came from Kafka or out of the parked ones.
-    pub fn record_ended(&self, record: &RecordName, outcome: Outcome, kind: &'static str, duration: Duration) {
+    pub(super) fn record_ended(&self, record: &RecordName, outcome: Outcome, source: Source, duration: Duration) {
         let mut attributes = messaging("process", &self.topic);
         attributes.extend(coordinates(record.coordinates));
         attributes.push(KeyValue::new("messaging.consumer.group.name", self.group.clone()));
@@ -127,12 +139,18 @@ impl Traces {
         if let Some(order_id) = &record.order_id {
             attributes.push(KeyValue::new("herald.order_id", order_id.to_string()));
         }
+        let (what, letter) = match source {
+            Source::Kafka => ("process", None),
+            Source::Parking => ("process parked", None),
+            Source::Replay => ("process replayed", Some(self.letter(record.coordinates, record.trace))),
+        };
         self.write(Span {
-            name: format!("{kind} {}", self.topic),
+            name: format!("{what} {}", self.topic),
             kind: SpanKind::Consumer,
             trace: self.attempt((record.ticket, 0), record.coordinates, record.trace),
             parent: record.trace.map(|origin| SpanId::from(origin.span_id)),
             origin: record.trace,
+            letter,
             duration,
             error: (outcome == Outcome::DeadLettered).then_some("dead letter"),
             attributes,
@@ -141,6 +159,14 @@ impl Traces {
 
     pub fn letter_published(&self, letter: &Letter, error: Option<&str>, duration: Duration) {
         let origin = TraceParent::of(&letter.record);
+        let first = self.letter(letter.record.coordinates, origin);
+        let again = TraceParent { span_id: fastrand::u64(1..), ..first };
+        // Replays look for the first. Tries that failed, and what is published after a replay that failed, have names of their own.
+        let (trace, earlier) = match (error, letter.replays) {
+            (None, 0) => (first, None),
+            (Some(_), 0) => (again, None),
+            _ => (again, Some(first)),
+        };
         let mut attributes = messaging("send", &self.dlq_topic);
         attributes.extend(coordinates(letter.record.coordinates));
         attributes.push(KeyValue::new("herald.dead_letter.id", letter.id));
@@ -148,13 +174,10 @@ impl Traces {
         self.write(Span {
             name: format!("publish {}", self.dlq_topic),
             kind: SpanKind::Producer,
-            trace: TraceParent {
-                trace_id: self.trace_id(letter.record.coordinates, origin),
-                span_id: fastrand::u64(1..),
-                is_sampled: is_sampled(origin),
-            },
+            trace,
             parent: origin.map(|origin| SpanId::from(origin.span_id)),
             origin,
+            letter: earlier,
             duration,
             error,
             attributes,
@@ -173,9 +196,9 @@ impl Traces {
             return;
         }
         let end_time = SystemTime::now();
-        let links = span.origin.map(|origin| Link::with_context(context(origin, IsRemote::Yes)));
-        let mut span_links = SpanLinks::default();
-        span_links.links = links.into_iter().collect();
+        let linked = span.origin.into_iter().chain(span.letter);
+        let mut links = SpanLinks::default();
+        links.links = linked.map(|one| Link::with_context(context(one, IsRemote::Yes))).collect();
         self.processor.on_end(SpanData {
             span_context: context(span.trace, IsRemote::No),
             parent_span_id: span.parent.unwrap_or(SpanId::INVALID),
@@ -187,22 +210,34 @@ impl Traces {
             attributes: span.attributes,
             dropped_attributes_count: 0,
             events: SpanEvents::default(),
-            links: span_links,
+            links,
             status: span.error.map_or(Status::Unset, |error| Status::error(error.to_owned())),
             instrumentation_scope: self.scope.clone(),
         });
     }
 
     fn own_trace_id(&self, coordinates: Coordinates) -> u128 {
-        let Coordinates { partition, offset } = coordinates;
-        let digest = Sha256::new()
+        first_bytes(&self.of_record(coordinates).finalize())
+    }
+
+    /// The span of the first publication of a record's dead letter.
+    fn letter(&self, coordinates: Coordinates, origin: Option<TraceParent>) -> TraceParent {
+        let digest = self.of_record(coordinates).chain_update(b"dead letter").finalize();
+        TraceParent {
+            trace_id: self.trace_id(coordinates, origin),
+            span_id: first_half(&digest),
+            is_sampled: is_sampled(origin),
+        }
+    }
+
+    /// The same in every process.
+    fn of_record(&self, Coordinates { partition, offset }: Coordinates) -> Sha256 {
+        Sha256::new()
             .chain_update(self.group.as_bytes())
             .chain_update([0])
             .chain_update(self.topic.as_bytes())
             .chain_update(partition.0.to_be_bytes())
             .chain_update(offset.0.to_be_bytes())
-            .finalize();
-        first_bytes(&digest)
     }
 
     /// Attempt 0 is the span of the record itself.
@@ -212,8 +247,7 @@ impl Traces {
             .chain_update(ticket.0.to_be_bytes())
             .chain_update(attempt.to_be_bytes())
             .finalize();
-        // The truncation is what is wanted: half of sixteen bytes.
-        u64::try_from(first_bytes(&digest) >> 64).unwrap_or(u64::MAX)
+        first_half(&digest)
     }
 }
 
@@ -247,6 +281,11 @@ fn coordinates(Coordinates { partition, offset }: Coordinates) -> [KeyValue; 2] 
         KeyValue::new("messaging.destination.partition.id", partition.to_string()),
         KeyValue::new("messaging.kafka.offset", offset.0),
     ]
+}
+
+/// The truncation is what is wanted: half of sixteen bytes.
+fn first_half(digest: &[u8]) -> u64 {
+    u64::try_from(first_bytes(digest) >> 64).unwrap_or(u64::MAX)
 }
 
 fn first_bytes(digest: &[u8]) -> u128 {

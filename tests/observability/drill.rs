@@ -83,10 +83,14 @@ impl<'a> Drill<'a> {
     async fn is_watched(&self) {
         let job = self.job;
         let query = format!("sum(up{{job=\"{job}\"}}) + 0 * count(herald:operator_actions{{job=\"{job}\"}})");
-        wait_until(&format!("{job} is scraped"), EVENTUALLY, async || {
-            let up = self.prometheus.at_once(&query).await;
-            let is_up = up.first().is_some_and(|one| one.values == [count(self.workers.len())]);
-            if is_up { Ok(()) } else { Err(format!("{up:?}")) }
+        self.sees(&query, f64::from(u32::try_from(self.workers.len()).unwrap())).await;
+    }
+
+    /// Waits until Prometheus answers this.
+    pub async fn sees(&self, query: &str, expected: f64) {
+        wait_until(&format!("Prometheus sees {query} at {expected}"), EVENTUALLY, async || {
+            let found = self.prometheus.at_once(query).await;
+            if found.first().is_some_and(|one| one.values == [expected]) { Ok(()) } else { Err(format!("{found:?}")) }
         })
         .await;
     }
@@ -140,10 +144,6 @@ impl<'a> Drill<'a> {
 
 pub fn address(worker: &Worker) -> String {
     worker.url("").trim_start_matches("http://").to_owned()
-}
-
-fn count(workers: usize) -> f64 {
-    f64::from(u32::try_from(workers).unwrap())
 }
 
 /// So that a drill waits for the clocks of the alerts and not for those of the worker.

@@ -8,7 +8,6 @@ use crate::drill::Drill;
 use crate::prometheus::Prometheus;
 use crate::support::gateway::Answer;
 use crate::support::kafka::NewRecord;
-use crate::support::wait::{EVENTUALLY, wait_until};
 use crate::support::{World, orders};
 use crate::traffic::{Batch, Traffic};
 
@@ -33,7 +32,7 @@ pub async fn some_fail_and_some_are_late(prometheus: &Prometheus) {
     drill.world.produce_evenly(&good).await;
     // Before any other, or their share would be larger for a moment.
     drill.workers[0].wait_for_metric("herald_records_total", &[("outcome", "notified")], 1_500.0).await;
-    seen(&drill, "sum(herald_records_total{job=\"herald-slow-burn\"})", 1_500.0).await;
+    drill.sees("sum(herald_records_total{job=\"herald-slow-burn\"})", 1_500.0).await;
     let ten_minutes_ago = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - Duration::from_mins(10);
     let timestamp = i64::try_from(ten_minutes_ago.as_millis()).ok();
     let late = (2_001..=2_150).map(|order| NewRecord { timestamp, ..orders::record(&orders::created(order)) });
@@ -97,12 +96,4 @@ pub async fn retries_pile_up(prometheus: &Prometheus) {
     drill.gateway_answers(Batch::REFUSED, &Answer::status(503).retry_after("3600"));
     drill.traffic = Some(Traffic::start(&drill.world, Batch { refused: 1, ..Batch::USUAL }));
     drill.raises(&["HeraldRetriesPilingUp"]).await;
-}
-
-async fn seen(drill: &Drill<'_>, query: &str, expected: f64) {
-    wait_until(&format!("Prometheus sees {query} at {expected}"), EVENTUALLY, async || {
-        let found = drill.prometheus.at_once(query).await;
-        if found.first().is_some_and(|one| one.values == [expected]) { Ok(()) } else { Err(format!("{found:?}")) }
-    })
-    .await;
 }
