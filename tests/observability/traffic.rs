@@ -26,7 +26,7 @@ pub struct Batch {
     pub orders: u64,
     pub poison: u64,
     /// Orders from [`Batch::REFUSED`] on, for a gateway that refuses them.
-    pub refused: u64,
+    pub refused: usize,
     /// How old the records say they are.
     pub age: Duration,
 }
@@ -39,18 +39,14 @@ impl Batch {
 
 impl Traffic {
     pub fn start(world: &World, batch: Batch) -> Self {
-        static NEXT_ORDER: AtomicU64 = AtomicU64::new(1);
         let (kafka, topic) = (world.kafka.clone(), Arc::<str>::from(world.topic.as_str()));
         let is_ended = Arc::<AtomicBool>::default();
         let ended = Arc::clone(&is_ended);
         let task = tokio::spawn(async move {
             let mut refused = Batch::REFUSED;
             while !ended.load(Ordering::Relaxed) {
-                let first = NEXT_ORDER.fetch_add(batch.orders, Ordering::Relaxed);
-                let orders =
-                    (first..first + batch.orders).chain(refused.by_ref().take(batch.refused.try_into().unwrap()));
-                let records = records(batch, orders);
-                kafka.produce(&topic, records).await;
+                let refused = refused.by_ref().take(batch.refused);
+                kafka.produce(&topic, records(batch, fresh_orders(batch).chain(refused))).await;
                 tokio::time::sleep(EVERY).await;
             }
         });
@@ -68,6 +64,18 @@ impl Drop for Traffic {
     fn drop(&mut self) {
         self.is_ended.store(true, Ordering::Relaxed);
     }
+}
+
+/// One batch, without any that is to be refused.
+pub async fn produce(world: &World, batch: Batch) {
+    world.kafka.produce(&world.topic, records(batch, fresh_orders(batch))).await;
+}
+
+/// Of no other traffic.
+fn fresh_orders(batch: Batch) -> Range<u64> {
+    static NEXT: AtomicU64 = AtomicU64::new(10_000);
+    let first = NEXT.fetch_add(batch.orders, Ordering::Relaxed);
+    first..first + batch.orders
 }
 
 /// Without a key the client fills one partition after another, so each record is given its own.

@@ -1,15 +1,14 @@
 //! Records fail, come late, hang, pile up or are gone.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use herald::core::record::Offset;
 
 use crate::drill::Drill;
 use crate::prometheus::Prometheus;
 use crate::support::gateway::Answer;
-use crate::support::kafka::NewRecord;
 use crate::support::{World, orders};
-use crate::traffic::{Batch, Traffic};
+use crate::traffic::{self, Batch, Traffic};
 
 pub async fn poison_burst(prometheus: &Prometheus) {
     let mut drill = Drill::usual(prometheus, "herald-poison").await;
@@ -33,11 +32,8 @@ pub async fn some_fail_and_some_are_late(prometheus: &Prometheus) {
     // Before any other, or their share would be larger for a moment.
     drill.workers[0].wait_for_metric("herald_records_total", &[("outcome", "notified")], 1_500.0).await;
     drill.sees("sum(herald_records_total{job=\"herald-slow-burn\"})", 1_500.0).await;
-    let ten_minutes_ago = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - Duration::from_mins(10);
-    let timestamp = i64::try_from(ten_minutes_ago.as_millis()).ok();
-    let late = (2_001..=2_150).map(|order| NewRecord { timestamp, ..orders::record(&orders::created(order)) });
-    let poison = (0..15).map(|_| NewRecord::of("no JSON"));
-    drill.world.kafka.produce(&drill.world.topic, late.chain(poison).collect()).await;
+    let bad = Batch { orders: 150, poison: 15, age: Duration::from_mins(10), ..Batch::USUAL };
+    traffic::produce(&drill.world, bad).await;
     drill.raises(&["HeraldDeadLetterNewReason", "HeraldDeliveredBurnSlow", "HeraldFreshBurnSlow"]).await;
 }
 
