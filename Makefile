@@ -83,8 +83,9 @@ deployment: ## schemas of deploy/
 dashboards: ## writes the Grafana dashboards from dashboards/generate.py
 	python3 dashboards/generate.py
 
-pictures: ## draws the dashboards during the drills to docs/images; needs chromium
-	HERALD_PICTURES=docs/images cargo test --locked --test observability each_drill
+pictures: ## draws the dashboards after six minutes of a real Herald to docs/images; needs chromium
+	@scripts/setup
+	cargo test --locked --test pictures -- docs/images
 
 queries: ## writes .sqlx, which lets the checked queries compile without a database
 	@scripts/setup --demo

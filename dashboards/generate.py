@@ -25,6 +25,15 @@ MATCHERS = {
     "@J": 'job=~"$job"',
 }
 GREEN, YELLOW, RED = "green", "#EAB839", "red"
+# The same thing has the same colour on every panel: good is green, bad is red, what waits is orange, what is repeated is blue.
+COLORS = {
+    **dict.fromkeys(("notified", "ok", "used", "fresh", "done", "assigned"), "green"),
+    **dict.fromkeys(("dead_lettered", "permanent", "error", "failed tries", "refused", "conflict", "lost", "stopped"), "red"),
+    **dict.fromkeys(("parked", "transient", "retry in parked", "takeover", "revoked", "paused", "open", "busy"), "orange"),
+    **dict.fromkeys(("duplicate", "resolved"), "blue"),
+    **dict.fromkeys(("ignored", "discarded", "idle"), "#8e8ea0"),
+    **dict.fromkeys(("outage", "quarantined", "breaker"), "purple"),
+}
 
 
 def limit(alert):
@@ -41,9 +50,10 @@ def steps(alerts, scale, base):
     return [{"color": base, "value": None}] + [{"color": color, "value": round(number, 9)} for number, color in found]
 
 
-def panel(kind, title, description, unit, width, height, *queries, alerts=(), runbooks=(), scale=1, rising=(), stack=False, **more):
+def panel(kind, title, description, unit, width, height, *queries, alerts=(), runbooks=(), scale=1, rising=(), draw="lines", **more):
     """One panel. A query is (expression, legend). `alerts` draw their thresholds and link to their runbooks, `runbooks` link only;
-    `rising` gives thresholds of values that are bad when low: (value, colour) from the bottom up."""
+    `rising` gives thresholds of values that are bad when low: (value, colour) from the bottom up. `draw` is lines, stack, or bars: for
+    what happens now and then, which a line would not show."""
     thresholds = steps(alerts, scale, GREEN)
     if rising:
         thresholds = [{"color": RED, "value": None}] + [{"color": color, "value": value} for value, color in rising]
@@ -59,10 +69,11 @@ def panel(kind, title, description, unit, width, height, *queries, alerts=(), ru
     custom = {}
     if kind == "timeseries":
         custom = {
+            "drawStyle": "bars" if draw == "bars" else "line",
             "lineWidth": 1,
-            "fillOpacity": 25 if stack else 8,
+            "fillOpacity": {"lines": 8, "stack": 25, "bars": 80}[draw],
             "showPoints": "never",
-            "stacking": {"mode": "normal" if stack else "none", "group": "A"},
+            "stacking": {"mode": "none" if draw == "lines" else "normal", "group": "A"},
             "thresholdsStyle": {"mode": "dashed" if alerts or rising else "off"},
         }
     options = {
@@ -84,11 +95,16 @@ def panel(kind, title, description, unit, width, height, *queries, alerts=(), ru
         "datasource": SOURCE,
         "gridPos": {"w": width, "h": height},
         "targets": targets,
-        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "fieldConfig": {"defaults": defaults, "overrides": [colored(name) for name in sorted(COLORS)] if kind == "timeseries" else []},
         "options": options,
         "links": [link(f"Runbook: {alert}", RUNBOOK.format(alert)) for alert in (*alerts, *runbooks)],
         **({"transformations": more["transformations"]} if "transformations" in more else {}),
     }
+
+
+def colored(name):
+    color = {"id": "color", "value": {"mode": "fixed", "fixedColor": COLORS[name]}}
+    return {"matcher": {"id": "byName", "options": name}, "properties": [color]}
 
 
 def link(title, url):
@@ -199,8 +215,8 @@ def overview():
     )
     yield panel(
         "stat", "Error budget left, 30 days",
-        "What is left of the 0.1 % of records that may become dead letters in 30 days. At 0 releases stop until it has grown again.",
-        "percentunit", 4, 4, ("1 - max(herald:delivered:bad_ratio30d{@R}) / 0.001", ""),
+        "What is left of the 0.1 % of records that may become dead letters in 30 days. At 0 releases stop until it has grown again. -100 % is that or worse.",
+        "percentunit", 4, 4, ("clamp_min(1 - max(herald:delivered:bad_ratio30d{@R}) / 0.001, -1)", ""),
         rising=[(0, YELLOW), (0.25, GREEN)], decimals=1, runbooks=["HeraldDeliveredBurnSlow"],
     )
     yield panel(
@@ -229,7 +245,7 @@ def overview():
     yield panel(
         "timeseries", "Records ended per second, by outcome",
         "What became of the records. Mostly notified is good; duplicates after a restart are normal; dead_lettered wants a look.",
-        "ops", 6, 8, (rate("herald_records_total", "@T", "outcome"), "{{outcome}}"), stack=True,
+        "ops", 6, 8, (rate("herald_records_total", "@T", "outcome"), "{{outcome}}"), draw="stack",
     )
     yield panel(
         "timeseries", "Dead-lettered, share of the records",
@@ -261,7 +277,7 @@ def overview():
         "timeseries", "Lag in records, by partition",
         "Records between the committed offset and the end. Flat is good; growth in all partitions calls for more instances or a faster "
         "channel.",
-        "short", 8, 8, ("max by (partition) (herald:consumer_lag_records{@R})", "{{partition}}"), stack=True,
+        "short", 8, 8, ("max by (partition) (herald:consumer_lag_records{@R})", "{{partition}}"), draw="stack",
     )
     yield panel(
         "timeseries", "Time to end the backlog",
@@ -277,7 +293,7 @@ def infrastructure():
     yield panel(
         "timeseries", "Assigned partitions, by instance",
         "Who owns how many. Even and steady is good; a total below the topic's partitions means that some have no owner.",
-        "short", 6, 7, ("sum by (instance) (herald_consumer_assigned_partitions{@T})", "{{instance}}"), stack=True,
+        "short", 6, 7, ("sum by (instance) (herald_consumer_assigned_partitions{@T})", "{{instance}}"), draw="stack",
         runbooks=["HeraldNoPartitionsAssigned", "HeraldDown"],
     )
     yield panel(
@@ -285,13 +301,13 @@ def infrastructure():
         "Partitions that came, were given back in good order, or were lost to another owner. A few at a rollout; `lost` is a process that "
         "stood still.",
         "short", 6, 7, ("sum by (kind) (increase(herald_consumer_rebalances_total{@S}[$__rate_interval]))", "{{kind}}"),
-        runbooks=["HeraldRebalanceStorm"],
+        draw="bars", runbooks=["HeraldRebalanceStorm"],
     )
     yield panel(
         "timeseries", "Paused partitions, by cause",
         "Partitions that are not fetched: memory is full, the channel or the ledger is away, too much is parked. Short backpressure under "
         "load is normal.",
-        "short", 6, 7, ("sum by (cause) (herald_consumer_paused_partitions{@T})", "{{cause}}"), stack=True,
+        "short", 6, 7, ("sum by (cause) (herald_consumer_paused_partitions{@T})", "{{cause}}"), draw="stack",
     )
     yield panel(
         "timeseries", "Offset commits per second",
@@ -324,7 +340,7 @@ def infrastructure():
         ("sum(increase(herald_deliveries_aborted_total{@S}[$__rate_interval]))", "deliveries cut off"),
         ("sum(increase(herald_offsets_lost_total{@T}[$__rate_interval]))", "records lost"),
         ("sum(increase(herald_invariant_violations_total{@S}[$__rate_interval]))", "invariants violated"),
-        runbooks=["HeraldOffsetsLost", "HeraldInvariantViolated"],
+        draw="bars", runbooks=["HeraldOffsetsLost", "HeraldInvariantViolated"],
     )
     yield panel(
         "timeseries", "Since the last poll, and since the last look at the lag",
@@ -371,7 +387,7 @@ def infrastructure():
     yield panel(
         "timeseries", "Attempts per second, by result",
         "Tries of a delivery. `outage` spends no attempt; `permanent` is a dead letter; `unknown` may have had its effect.",
-        "ops", 6, 7, (rate("herald_attempts_total", "@S", "result"), "{{result}}"), stack=True,
+        "ops", 6, 7, (rate("herald_attempts_total", "@S", "result"), "{{result}}"), draw="stack",
     )
     yield panel(
         "timeseries", "Duration of an attempt",
@@ -382,7 +398,7 @@ def infrastructure():
         "timeseries", "Put off per second",
         "Retries by where they wait, deliveries held while the channel is away, ledger batches held while Postgres is, openings of a "
         "breaker.",
-        "ops", 6, 7, (rate("herald_retries_scheduled_total", "@S", "where"), "retry in {{where}}"),
+        "ops", 8, 7, (rate("herald_retries_scheduled_total", "@S", "where"), "retry in {{where}}"),
         (rate("herald_deliveries_held_total", "@S", "channel"), "held, {{channel}}"),
         ("sum(rate(herald_ledger_batches_held_total{@S}[$__rate_interval]))", "ledger held"),
         (rate("herald_breaker_opened_total", "@S", "dependency"), "opened, {{dependency}}"),
@@ -391,13 +407,13 @@ def infrastructure():
         "timeseries", "Claims per second, by what they found",
         "`fresh` is new work, `takeover` was left by a worker that died, `busy` waits for another copy, `conflict` is a producer that uses "
         "an order id twice.",
-        "ops", 6, 7, (rate("herald_claims_total", "@S", "result"), "{{result}}"), stack=True,
+        "ops", 8, 7, (rate("herald_claims_total", "@S", "result"), "{{result}}"), draw="stack",
     )
     yield panel(
         "timeseries", "Records that need patience",
         "Waiting for another copy of their order; kept parked though their attempts are spent, since nothing shows that the channel works; "
         "partitions run carefully after crashes.",
-        "short", 6, 7, ("sum(herald_busy_records{@S})", "busy"),
+        "short", 8, 7, ("sum(herald_busy_records{@S})", "busy"),
         ("sum(increase(herald_exhausted_without_evidence_total{@S}[$__rate_interval]))", "exhausted without evidence"),
         ("sum(herald_crash_loop_partitions{@S})", "partitions in a crash loop"),
     )
@@ -425,50 +441,50 @@ def infrastructure():
     yield panel(
         "timeseries", "Connections",
         "Of the pools of all instances together. `database.max_connections` times the instances has to fit into Postgres.",
-        "short", 6, 7, ("sum by (state) (herald_postgres_pool_connections{@S})", "{{state}}"), stack=True,
+        "short", 6, 7, ("sum by (state) (herald_postgres_pool_connections{@S})", "{{state}}"), draw="stack",
     )
     yield panel(
         "timeseries", "Wait for a connection",
         "Time until a statement gets a connection. More than a few milliseconds: raise `database.max_connections`.",
-        "s", 6, 7, *quantiles("herald_postgres_pool_wait_seconds", "@S"),
+        "s", 8, 7, *quantiles("herald_postgres_pool_wait_seconds", "@S"),
     )
     yield panel(
         "timeseries", "Rows of the ledger",
         "The planner's estimate. It levels off at traffic times `ledger.retention`.",
-        "short", 6, 7, ("max by (job) (herald_ledger_rows{@S})", "{{job}}"),
+        "short", 8, 7, ("max by (job) (herald_ledger_rows{@S})", "{{job}}"),
     )
     yield panel(
         "timeseries", "Rows pruned per second",
         "Ledger rows removed after their retention. 0 for a young ledger, or where the topic keeps its records for ever.",
-        "ops", 6, 7, ("sum(rate(herald_ledger_pruned_total{@S}[$__rate_interval]))", "pruned"),
+        "ops", 8, 7, ("sum(rate(herald_ledger_pruned_total{@S}[$__rate_interval]))", "pruned"),
     )
     yield row("Process")
     yield panel(
         "timeseries", "Queues, share of their capacity",
         "Records held in memory, running deliveries, batches between threads. At 1 they hold back what comes before them: that is meant.",
-        "percentunit", 6, 7,
+        "percentunit", 8, 7,
         ("max by (queue) (herald_queue_length{@S} / herald_queue_capacity{@S})", "{{queue}}"), max=1,
     )
     yield panel(
         "timeseries", "Records in flight",
         "Polled and not ended, by instance. At `limits.records` fetching pauses.",
-        "short", 6, 7, ("sum by (instance) (herald_records_in_flight{@T})", "{{instance}}"),
+        "short", 8, 7, ("sum by (instance) (herald_records_in_flight{@T})", "{{instance}}"),
     )
     yield panel(
         "timeseries", "Memory of payloads against their limit",
         "Payloads held, and `limits.bytes`. It never goes beyond.",
-        "bytes", 6, 7, ("sum by (instance) (herald_memory_used_bytes{@S})", "used {{instance}}"),
+        "bytes", 8, 7, ("sum by (instance) (herald_memory_used_bytes{@S})", "used {{instance}}"),
         ("max(herald_memory_limit_bytes{@S})", "limit"),
     )
     yield panel(
         "timeseries", "Resident memory of the process",
         "Flat is good, whatever the backlog.",
-        "bytes", 6, 7, ("process_resident_memory_bytes{@S}", "{{instance}}"),
+        "bytes", 12, 7, ("process_resident_memory_bytes{@S}", "{{instance}}"),
     )
     yield panel(
         "timeseries", "CPU of the process, in cores",
         "At the number of cores of its machine, the process is what bounds the throughput.",
-        "short", 6, 7, ("rate(process_cpu_seconds_total{@S}[$__rate_interval])", "{{instance}}"),
+        "short", 12, 7, ("rate(process_cpu_seconds_total{@S}[$__rate_interval])", "{{instance}}"),
     )
 
 
@@ -477,7 +493,7 @@ def dead_letters():
     yield panel(
         "timeseries", "Given up on per second, by reason",
         "Inflow. `undecodable` and `invalid` are the producer's, `permanent` and `exhausted` the gateway's. 0 is good.",
-        "ops", 8, 8, (rate("herald_dead_letters_total", "@T", "reason"), "{{reason}}"), stack=True,
+        "ops", 8, 8, (rate("herald_dead_letters_total", "@T", "reason"), "{{reason}}"), draw="stack",
         runbooks=["HeraldDeadLetterNewReason", "HeraldDeliveredBurnFast"],
     )
     yield panel(
@@ -535,7 +551,7 @@ def dead_letters():
     yield panel(
         "timeseries", "Parked records, by kind",
         "Waiting in Postgres for a far-away retry or for their turn in a replay; the partitions move on meanwhile.",
-        "short", 6, 7, ("max by (kind) (herald_parked_records{@S})", "{{kind}}"), stack=True,
+        "short", 6, 7, ("max by (kind) (herald_parked_records{@S})", "{{kind}}"), draw="stack",
     )
     yield panel(
         "timeseries", "Keys with parked records",
@@ -551,13 +567,13 @@ def dead_letters():
     yield panel(
         "timeseries", "Parked records ended per second",
         "What became of them. Mostly notified is good; dead_lettered were hopeless after all attempts.",
-        "ops", 6, 7, (rate("herald_parked_settled_total", "@T", "outcome"), "{{outcome}}"), stack=True,
+        "ops", 6, 7, (rate("herald_parked_settled_total", "@T", "outcome"), "{{outcome}}"), draw="stack",
     )
     yield row("Replay and operators")
     yield panel(
         "timeseries", "Replayed records ended per second",
         "By result. Mostly notified or duplicate is good; dead_lettered again means that the cause is still there.",
-        "ops", 6, 7, (rate("herald_replays_total", "@S", "result"), "{{result}}"), stack=True, runbooks=["HeraldReplayFailing"],
+        "ops", 6, 7, (rate("herald_replays_total", "@S", "result"), "{{result}}"), draw="stack", runbooks=["HeraldReplayFailing"],
     )
     yield panel(
         "timeseries", "Records that running replays have still to process",
@@ -574,7 +590,7 @@ def dead_letters():
         "Within the interval of a point. `refused` was not permitted or not sensible; `conflict` met a change made meanwhile.",
         "short", 6, 7,
         ("sum by (action, result) (increase(herald:operator_actions{@J}[$__rate_interval])) > 0", "{{action}} {{result}}"),
-        runbooks=["HeraldOperatorRefused"],
+        draw="bars", runbooks=["HeraldOperatorRefused"],
     )
 
 
@@ -592,8 +608,9 @@ def objectives():
             runbooks=alerts,
         )
         yield panel(
-            "stat", f"{title}: budget left", "What is left of the errors that 30 days may have. Below 0 the objective is missed.",
-            "percentunit", 4, 8, (f"1 - max(herald:{name}:bad_ratio30d{{@R}}) / {target}", ""),
+            "stat", f"{title}: budget left", "What is left of the errors that 30 days may have. Below 0 the objective is missed; -100 % "
+            "is that or worse.",
+            "percentunit", 4, 8, (f"clamp_min(1 - max(herald:{name}:bad_ratio30d{{@R}}) / {target}, -1)", ""),
             rising=[(0, YELLOW), (0.25, GREEN)], decimals=1,
         )
         yield panel(

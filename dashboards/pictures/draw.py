@@ -36,7 +36,7 @@ def answers(panel, url, start, end):
     """Each series of each query: its legend, its labels and its points."""
     found = []
     for target in panel.get("targets", []):
-        query = target["expr"].replace("$__rate_interval", "10s")
+        query = target["expr"].replace("$__rate_interval", "15s")
         for name in ("job", "instance", "topic"):
             query = query.replace(f"${name}", ".+")
         if target.get("instant"):

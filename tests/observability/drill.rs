@@ -153,7 +153,12 @@ fn quick(setup: WorkerSetup) -> WorkerSetup {
 
 /// The alerts of this job that have fired at any time.
 pub async fn fired(prometheus: &Prometheus, job: &str) -> BTreeSet<String> {
-    let query = format!("group by (alertname) (max_over_time(ALERTS{{alertstate=\"firing\",job=\"{job}\"}}[1h]))");
+    fired_in(prometheus, &format!("job=\"{job}\"")).await
+}
+
+/// The alerts with these labels that have fired at any time.
+pub async fn fired_in(prometheus: &Prometheus, matcher: &str) -> BTreeSet<String> {
+    let query = format!("group by (alertname) (max_over_time(ALERTS{{alertstate=\"firing\",{matcher}}}[1h]))");
     let series = prometheus.at_once(&query).await;
     series.iter().map(|one| one.labels["alertname"].as_str().unwrap().to_owned()).collect()
 }

@@ -13,6 +13,7 @@
 )]
 
 mod dashboards;
+mod deployment;
 mod drill;
 mod drills;
 mod files;

@@ -108,7 +108,7 @@ impl Prometheus {
     }
 
     async fn ask(&self, what: &str, parameters: &[(&str, String)]) -> Value {
-        let mut url = url::Url::parse(&format!("{}/api/v1/{what}", self.address)).unwrap();
+        let mut url = url::Url::parse(&format!("{}/api/v1/{what}", self.url())).unwrap();
         url.query_pairs_mut().extend_pairs(parameters);
         let text = http_client().get(url).send().await.unwrap().text().await.unwrap();
         let answer: Value = serde_json::from_str(&text).unwrap();

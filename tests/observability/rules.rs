@@ -44,6 +44,15 @@ fn every_alert_has_a_test_that_it_fires_and_one_that_it_is_silent() {
 }
 
 #[test]
+fn the_page_for_operators_says_what_fired_each_alert() {
+    let page = read("docs/operations.md");
+    let proof = page.split("## How this is proved").nth(1).unwrap();
+    for alert in alerts() {
+        assert!(proof.contains(&alert.name), "{} is not in the table of docs/operations.md", alert.name);
+    }
+}
+
+#[test]
 fn every_recorded_series_is_used() {
     let recorded: BTreeSet<String> =
         rules().into_iter().map(|rule| rule.name).filter(|name| name.starts_with("herald:")).collect();

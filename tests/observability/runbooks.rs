@@ -5,7 +5,7 @@ use std::fs;
 
 use futures_util::future::join_all;
 
-use crate::files::{alerts, path, read};
+use crate::files::{DASHBOARDS, alerts, dashboard, panels, path, read};
 use crate::support::worker::WorkerSetup;
 
 fn names() -> BTreeSet<String> {
@@ -69,6 +69,30 @@ async fn every_command_of_a_runbook_is_understood() {
         assert!(matches!(ended.code, Some(1 | 3)), "herald {words:?}: {ended:?}");
     }))
     .await;
+}
+
+#[test]
+fn every_runbook_leads_to_the_dashboard_of_its_alert() {
+    for alert in alerts() {
+        let (_, url) = alert.annotations.iter().find(|(key, _)| key == "dashboard_url").unwrap();
+        let link = format!("[{}]({url})", dashboard(url.rsplit('/').next().unwrap())["title"].as_str().unwrap());
+        assert!(read(&format!("docs/runbooks/{}.md", alert.name)).contains(&link), "{}: no {link}", alert.name);
+    }
+}
+
+/// What is set in italics.
+#[test]
+fn every_panel_that_a_runbook_names_is_there() {
+    let panels = DASHBOARDS.iter().flat_map(|name| panels(&dashboard(name)));
+    let titles: BTreeSet<String> = panels.map(|panel| panel["title"].as_str().unwrap().to_owned()).collect();
+    for name in names() {
+        let text = read(&format!("docs/runbooks/{name}.md"));
+        let prose: String = text.split("```").step_by(2).collect();
+        for named in prose.split('*').skip(1).step_by(2) {
+            let named = named.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(titles.contains(&named), "{name}: no panel is called {named}");
+        }
+    }
 }
 
 #[test]
