@@ -33,9 +33,12 @@ mod work;
 mod worker;
 mod workers;
 
+use std::time::Duration;
+
 use clap::{Parser, ValueEnum};
 use herald::cli::output::Style;
 use serde_json::json;
+use tokio::time::{Instant, timeout_at};
 
 use machine::Machine;
 use stage::{Amounts, Stage};
@@ -49,6 +52,9 @@ struct Arguments {
     measures: Vec<Measure>,
     #[command(flatten)]
     amounts: Amounts,
+    /// After this long it stops, whatever is left to measure.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: u64,
     /// One JSON object on standard output instead of the table.
     #[arg(long)]
     json: bool,
@@ -111,15 +117,21 @@ async fn main() {
     say(&table::columns());
     let style = Style::of(&std::io::stdout());
     let measures = if arguments.measures.is_empty() { ALL.to_vec() } else { arguments.measures };
+    let started = Instant::now();
+    let deadline = started + Duration::from_mins(arguments.minutes);
     let mut rows = Vec::new();
     for measure in measures {
-        for row in measure.rows(&stage).await {
+        let Ok(found) = timeout_at(deadline, measure.rows(&stage)).await else {
+            say(&format!("  stopped in the measure {measure:?}: --minutes {} are over", arguments.minutes));
+            break;
+        };
+        for row in found {
             say(&row.line(style));
             rows.push(row.json());
         }
     }
-    let load = machine::load();
-    say(&format!("\n  load average  {} at the start, {load} at the end", machine.load));
+    let (load, minutes) = (machine::load(), started.elapsed().as_secs_f64() / 60.0);
+    say(&format!("\n  took {minutes:.1} minutes; load average {} at the start, {load} at the end", machine.load));
     if arguments.json {
         println!("{}", json!({"machine": machine, "load_at_end": load, "rows": rows}));
     }

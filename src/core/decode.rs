@@ -217,7 +217,10 @@ fn fingerprint(order: &mut Value, order_id: &str) -> Fingerprint {
     if let Some(id) = order.get_mut("order_id") {
         *id = Value::String(order_id.to_owned());
     }
-    Fingerprint(Sha256::digest(order.to_string()).into())
+    let mut hasher = Sha256::new();
+    // A hasher takes everything, and every value has a text.
+    let _ = serde_json::to_writer(&mut hasher, order);
+    Fingerprint(hasher.finalize().into())
 }
 
 /// RFC 3339, or the same without a zone, which is taken for UTC. Anything else counts as absent (`"N/A"`).

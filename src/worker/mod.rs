@@ -52,6 +52,8 @@ const TICK: Duration = Duration::from_millis(200);
 const DELIVERIES_PER_TURN: usize = 512;
 /// Consumer events and answers that are taken in one turn.
 const EVENTS_PER_TURN: usize = 64;
+/// With so many records in a turn no more events are taken: an answer of the database that waits meanwhile leaves it idle.
+const RECORDS_PER_TURN: u64 = 500;
 
 /// What a worker is made of; nothing of it was used yet.
 pub struct Parts {
@@ -229,10 +231,12 @@ impl Worker {
     }
 
     async fn take_events(&mut self, first: ConsumerEvent, events: &mut Receiver<ConsumerEvent>) {
+        let polled = self.engine.accounting().polled;
         self.take_event(first).await;
         for _ in 1..EVENTS_PER_TURN {
+            let is_full = self.engine.accounting().polled - polled >= RECORDS_PER_TURN;
             // What was taken in reached a limit: nothing more until the consumer thread knows.
-            if self.engine.stats().paused.is_some() {
+            if is_full || self.engine.stats().paused.is_some() {
                 return;
             }
             let Ok(event) = events.try_recv() else { return };
