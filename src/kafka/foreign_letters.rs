@@ -38,7 +38,7 @@ pub struct ReadLetter {
     pub replays: u32,
     pub first_failed_at: Timestamp,
     pub last_failed_at: Timestamp,
-    /// The value was too large for the topic, and is not here.
+    /// The value is not here: it was too large for the topic, or the writer does not copy any.
     pub is_pointer: bool,
 }
 
@@ -53,14 +53,17 @@ struct Family {
     timestamp: &'static str,
     attempts: &'static str,
     error: &'static str,
-    class: &'static str,
+    /// The first that there is.
+    classes: &'static [&'static str],
 }
 
 const HERALD_PREFIX: &str = "herald-";
 const SHARE_PREFIX: &str = "__dlq.errors.";
+const SPRING_PREFIXES: [&str; 5] =
+    ["kafka_dlt-", "kafka_original-", "kafka_exception-", "retry_topic-", "springDeserializerException"];
 
 /// In the order in which they are looked for: Herald writes the share group's headers, too.
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 6] = [
     Family {
         writer: Writer::Herald,
         prefixes: &[HERALD_PREFIX, SHARE_PREFIX],
@@ -71,7 +74,7 @@ const FAMILIES: [Family; 5] = [
         timestamp: TIMESTAMP,
         attempts: ATTEMPTS,
         error: ERROR,
-        class: CLASS,
+        classes: &[CLASS],
     },
     Family {
         writer: Writer::ShareGroup,
@@ -83,11 +86,11 @@ const FAMILIES: [Family; 5] = [
         timestamp: "",
         attempts: DLQ_DELIVERY_COUNT,
         error: DLQ_MESSAGE,
-        class: "",
+        classes: &[],
     },
     Family {
         writer: Writer::SpringKafka,
-        prefixes: &["kafka_dlt-", "retry_topic-"],
+        prefixes: &SPRING_PREFIXES,
         topic: "kafka_dlt-original-topic",
         partition: "kafka_dlt-original-partition",
         offset: "kafka_dlt-original-offset",
@@ -95,7 +98,20 @@ const FAMILIES: [Family; 5] = [
         timestamp: "kafka_dlt-original-timestamp",
         attempts: "retry_topic-attempts",
         error: "kafka_dlt-exception-message",
-        class: "kafka_dlt-exception-fqcn",
+        classes: &["kafka_dlt-exception-cause-fqcn", "kafka_dlt-exception-fqcn"],
+    },
+    // Behind its retry topics the same class writes other names.
+    Family {
+        writer: Writer::SpringKafka,
+        prefixes: &SPRING_PREFIXES,
+        topic: "kafka_original-topic",
+        partition: "kafka_original-partition",
+        offset: "kafka_original-offset",
+        group: "kafka_original-consumer-group",
+        timestamp: "kafka_original-timestamp",
+        attempts: "retry_topic-attempts",
+        error: "kafka_exception-message",
+        classes: &["kafka_exception-cause-fqcn", "kafka_exception-fqcn"],
     },
     Family {
         writer: Writer::KafkaConnect,
@@ -107,7 +123,7 @@ const FAMILIES: [Family; 5] = [
         timestamp: "",
         attempts: "",
         error: "__connect.errors.exception.message",
-        class: "__connect.errors.exception.class.name",
+        classes: &["__connect.errors.exception.class.name"],
     },
     Family {
         writer: Writer::KafkaStreams,
@@ -119,7 +135,7 @@ const FAMILIES: [Family; 5] = [
         timestamp: "",
         attempts: "",
         error: "__streams.errors.message",
-        class: "__streams.errors.exception",
+        classes: &["__streams.errors.exception"],
     },
 ];
 
@@ -137,7 +153,8 @@ pub fn read(written: &Record) -> Result<ReadLetter, String> {
     let is_ours = family.writer == Writer::Herald;
     let written_at = written.timestamp.unwrap_or(Timestamp(0));
     let timestamp = match (number(family.timestamp), is_ours) {
-        (Some(millis), _) => Some(Timestamp(millis)),
+        // Java clients give -1 to a record without one.
+        (Some(millis), _) => (millis >= 0).then_some(Timestamp(millis)),
         // Herald writes one whenever the record had one.
         (None, true) => None,
         (None, false) => written.timestamp,
@@ -157,12 +174,17 @@ pub fn read(written: &Record) -> Result<ReadLetter, String> {
         group: text(family.group),
         reason: text(REASON).filter(|_| is_ours).and_then(|name| Reason::ALL.into_iter().find(|r| r.as_str() == name)),
         class: if is_ours { text(CLASS).unwrap_or_default() } else { "unknown".to_owned() },
-        error: error_of(family, text(family.class), text(family.error)),
-        attempts: number(family.attempts).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+        error: error_of(family, family.classes.iter().find_map(|name| text(name)), text(family.error)),
+        attempts: value(written, family.attempts).and_then(attempts).unwrap_or(1),
         replays: number(REPLAYS).filter(|_| is_ours).and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
         first_failed_at: if is_ours { moment(FIRST_FAILED_AT) } else { last_failed_at },
         last_failed_at,
-        is_pointer: is_ours && value(written, PAYLOAD).is_some(),
+        is_pointer: match family.writer {
+            Writer::Herald => value(written, PAYLOAD).is_some(),
+            // A share group copies keys and values only when it is told to.
+            Writer::ShareGroup => written.value.is_none(),
+            Writer::SpringKafka | Writer::KafkaConnect | Writer::KafkaStreams => false,
+        },
     })
 }
 
@@ -197,6 +219,14 @@ fn number(bytes: &Bytes) -> Option<i64> {
         (text, true) => std::str::from_utf8(text).ok()?.parse().ok(),
         (binary, false) if binary.len() == 4 => Some(i32::from_be_bytes(binary.try_into().ok()?).into()),
         (binary, false) => Some(i64::from_be_bytes(binary.try_into().ok()?)),
+    }
+}
+
+/// As other numbers, or the one byte that older versions of Spring Kafka write.
+fn attempts(bytes: &Bytes) -> Option<u32> {
+    match &**bytes {
+        [byte] if !byte.is_ascii_digit() => Some(u32::from(*byte)),
+        _ => number(bytes).and_then(|count| u32::try_from(count).ok()),
     }
 }
 
@@ -265,6 +295,48 @@ mod tests {
         assert_eq!(read.error, "java.lang.IllegalStateException: no such user");
         assert_eq!((read.writer, read.attempts), (Writer::SpringKafka, 4));
         assert_eq!(read.group.as_deref(), Some("notification_service_group"));
+    }
+
+    #[test]
+    fn behind_the_retry_topics_of_spring_kafka_the_names_are_others() {
+        let read = read(&written(vec![
+            header("kafka_original-topic", b"order_events"),
+            header("kafka_original-partition", &3_i32.to_be_bytes()),
+            header("kafka_original-offset", &41_i64.to_be_bytes()),
+            header("kafka_original-timestamp", &(-1_i64).to_be_bytes()),
+            header("kafka_original-timestamp-type", b"NoTimestampType"),
+            header("kafka_original-consumer-group", b"g"),
+            header("kafka_exception-fqcn", b"org.springframework.kafka.listener.ListenerExecutionFailedException"),
+            header("kafka_exception-cause-fqcn", b"java.lang.IllegalStateException"),
+            header("kafka_exception-message", b"no such user"),
+            header("retry_topic-attempts", &[4]),
+            header("retry_topic-original-timestamp", &1_795_399_449_120_i64.to_be_bytes()),
+            header("tenant", b"acme"),
+        ]))
+        .unwrap();
+        assert_eq!(read.record.coordinates, Coordinates { partition: Partition(3), offset: Offset(41) });
+        assert_eq!((read.record.timestamp, &*read.record.headers), (None, &[header("tenant", b"acme")][..]));
+        assert_eq!(read.error, "java.lang.IllegalStateException: no such user");
+        assert_eq!((read.writer, read.attempts, read.group.as_deref()), (Writer::SpringKafka, 4, Some("g")));
+    }
+
+    #[test]
+    fn a_share_group_that_copies_no_records_leaves_pointers() {
+        let headers = || {
+            let text = |name: &'static str, value: &[u8]| header(name, value);
+            vec![
+                text(DLQ_TOPIC, b"order_events"),
+                text(DLQ_PARTITION, b"2"),
+                text(DLQ_OFFSET, b"41"),
+                text(DLQ_GROUP, b"g"),
+                text(DLQ_DELIVERY_COUNT, b"5"),
+                text(DLQ_MESSAGE, b"Offset delivery count exceeded the threshold."),
+            ]
+        };
+        let with_value = read(&written(headers())).unwrap();
+        assert_eq!((with_value.writer, with_value.is_pointer, with_value.attempts), (Writer::ShareGroup, false, 5));
+        let without = Record { value: None, ..written(headers()) };
+        assert!(read(&without).unwrap().is_pointer);
     }
 
     #[test]

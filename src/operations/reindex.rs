@@ -15,7 +15,7 @@ pub struct Reindexed {
     pub added: u64,
     /// Of records that came from other topics, or that another group gave up on.
     pub of_others: u64,
-    /// The value was too large for the topic: only the table had it.
+    /// The topic does not have the value: it was too large, or a share group copied none.
     pub without_value: u64,
     /// Nothing says where the record came from.
     pub unreadable: u64,

@@ -76,6 +76,15 @@ async fn letters_of_spring_kafka_kafka_connect_kafka_streams_and_share_groups_ar
         let header = |rest: &str, value: &[u8]| Header { name: name(rest), value: Some(Bytes::copy_from_slice(value)) };
         vec![header("topic", topic), header("partition", b"0"), header("offset", offset), header(message, b"boom")]
     };
+    let retried = vec![
+        header("kafka_original-topic", topic),
+        header("kafka_original-partition", &0_i32.to_be_bytes()),
+        header("kafka_original-offset", &15_i64.to_be_bytes()),
+        header("kafka_original-consumer-group", world.group.as_bytes()),
+        header("kafka_exception-message", b"boom"),
+        header("retry_topic-attempts", &3_i32.to_be_bytes()),
+    ];
+    let not_copied = NewRecord { headers: named("__dlq.errors.", "message", b"16"), ..NewRecord::default() };
     let elsewhere = vec![
         header("__connect.errors.topic", b"another"),
         header("__connect.errors.partition", b"0"),
@@ -93,13 +102,16 @@ async fn letters_of_spring_kafka_kafka_connect_kafka_streams_and_share_groups_ar
                 record(5, named("__dlq.errors.", "message", b"14")),
                 record(6, elsewhere),
                 record(7, Vec::new()),
+                record(8, retried),
+                not_copied,
             ],
         )
         .await;
     let setup = world.worker();
     let told = herald_json(&setup, &["dlq", "reindex", "--of-topic", &foreign, "--json"]).await;
-    let counts = ["read", "added", "of_others", "unreadable"].map(|name| told[0][name].as_u64().unwrap());
-    assert_eq!(counts, [7, 4, 2, 1]);
+    let counts =
+        ["read", "added", "of_others", "unreadable", "without_value"].map(|name| told[0][name].as_u64().unwrap());
+    assert_eq!(counts, [9, 5, 2, 1, 1]);
     let listed = herald_json(&setup, &["dlq", "list", "--json"]).await;
     let mut found: Vec<String> = listed
         .iter()
@@ -114,15 +126,16 @@ async fn letters_of_spring_kafka_kafka_connect_kafka_streams_and_share_groups_ar
         "3 12 exhausted boom",
         "4 13 exhausted boom",
         "5 14 exhausted boom",
+        "8 15 exhausted boom",
     ];
     assert_eq!(found, expected);
     let spring = listed.iter().find(|letter| letter["order_id"] == "1").unwrap()["id"].to_string();
     let shown = herald_json(&setup, &["dlq", "show", &spring, "--json"]).await;
     assert_eq!(shown[0]["headers"], serde_json::json!([{"name": "tenant", "value": "acme"}]));
     assert_eq!(shown[0]["timestamp"], "2026-09-21T14:13:20.123Z");
-    assert!(world.orders_in_state("x").await.len() == 4, "young ones can be replayed");
+    assert!(world.orders_in_state("x").await.len() == 5, "young ones can be replayed");
     herald(&setup, &["dlq", "reindex", "--of-topic", &foreign, "--any-group"]).await;
-    assert_eq!(herald_json(&setup, &["dlq", "list", "--json"]).await.len(), 5);
+    assert_eq!(herald_json(&setup, &["dlq", "list", "--json"]).await.len(), 6);
 
     let missing = setup.run_command(&["dlq", "reindex", "--of-topic", "no-such-topic"]).await;
     assert_eq!(missing.code, Some(1), "{missing:?}");

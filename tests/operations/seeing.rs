@@ -72,7 +72,7 @@ async fn the_operator_sees_groups_lists_and_every_attempt_with_its_error() {
     let unfolded = text.replace(&format!("\n{}", " ".repeat(10)), "");
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let error = "quantity 400 must be below 100";
-    for expected in [exact, "0x00ff (2 bytes)", "(2 alike)", error, "order_created is dead", trace] {
+    for expected in [exact, "0x00ff (2 bytes)", "(2 alike)", error, "ORDER_CREATED is dead since 20", trace] {
         assert!(unfolded.contains(expected), "{expected} in {text}");
     }
 

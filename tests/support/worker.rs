@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
@@ -113,7 +113,7 @@ impl WorkerSetup {
         }
     }
 
-    /// Runs another command on a terminal of its own, where somebody has typed this, to its end. What it shows is one stream.
+    /// Runs another command on a terminal of its own to its end; somebody types this when asked. What it shows is one stream.
     pub async fn run_on_terminal(&self, arguments: &[&str], typed: &str) -> Ended {
         let directory = tempfile::tempdir().unwrap();
         let words = [self.program.to_str().unwrap()].into_iter().chain(arguments.iter().copied());
@@ -123,16 +123,28 @@ impl WorkerSetup {
         command.env("SHELL", "/bin/sh").current_dir(directory.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("script, of util-linux");
-        // Kept open: a terminal does not end when nobody types.
-        let mut keyboard = child.stdin.take().unwrap();
-        keyboard.write_all(typed.as_bytes()).unwrap();
-        let output = blocking(move || child.wait_with_output().unwrap()).await;
-        drop(keyboard);
-        Ended {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        let typed = typed.to_owned();
+        blocking(move || {
+            // Kept open: a terminal does not end when nobody types.
+            let mut keyboard = child.stdin.take().unwrap();
+            let mut screen = child.stdout.take().unwrap();
+            let (mut shown, mut part, mut typed) = (Vec::new(), [0; 4_096], Some(typed));
+            while let Ok(size @ 1..) = screen.read(&mut part) {
+                shown.extend_from_slice(&part[..size]);
+                if String::from_utf8_lossy(&shown).contains("to go on: ")
+                    && let Some(typed) = typed.take()
+                {
+                    keyboard.write_all(typed.as_bytes()).unwrap();
+                }
+            }
+            let output = child.wait_with_output().unwrap();
+            Ended {
+                code: output.status.code(),
+                stdout: String::from_utf8(shown).unwrap(),
+                stderr: String::from_utf8(output.stderr).unwrap(),
+            }
+        })
+        .await
     }
 
     /// Starts another command with the same configuration, for tests that end it.

@@ -38,7 +38,7 @@ pub(super) async fn execute(arguments: &Arguments, operations: &Operations) -> R
     let mut text = format!("{} records read, {} dead letters added\n", number(found.read), number(found.added));
     for (count, what) in [
         (found.of_others, "are of another topic or another group"),
-        (found.without_value, "have no value: it was too large for the topic"),
+        (found.without_value, "have no value: it was too large, or was not copied"),
         (found.unreadable, "do not say where they came from"),
     ] {
         if count > 0 {

@@ -111,7 +111,7 @@ pub(super) async fn execute(arguments: Arguments, operations: &Operations) -> Re
     }
     let id = replay.id;
     print(&format!(
-        "replay r{id} of {} dead letters runs in the workers · watch: herald dlq replays {id} · pause: herald dlq replays pause r{id}\n",
+        "replay r{id} of {} dead letters runs in the workers\nwatch: herald dlq replays r{id}    pause: herald dlq replays pause r{id}\n",
         number(replay.progress.total())
     ))
 }

@@ -75,7 +75,8 @@ fn described(shown: &Shown, topic: &str) -> String {
     line("payload", &payload(&shown.payload));
     for entry in &shown.ledger {
         let when = full_time(entry.settled_at.unwrap_or(entry.claimed_at));
-        line("ledger", &format!("{} is {:?} since {when}", entry.event_type, entry.state).to_lowercase());
+        let state = format!("{:?}", entry.state).to_lowercase();
+        line("ledger", &format!("{} is {state} since {when}", entry.event_type));
     }
     line("next", &next(letter));
     text
@@ -84,7 +85,7 @@ fn described(shown: &Shown, topic: &str) -> String {
 fn attempts(shown: &Shown) -> Vec<String> {
     let told = shown.letter.history.iter().map(|attempt| {
         let error = attempt.error.replace(['\n', '\r', '\t'], " ");
-        format!("{:<3} {}  {error}  {} ms", attempt.number, time_of_day(attempt.at), attempt.took_ms)
+        format!("{:<3} {}  {} ms  {error}", attempt.number, time_of_day(attempt.at), attempt.took_ms)
     });
     told.collect()
 }
