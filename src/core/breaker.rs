@@ -29,6 +29,8 @@ pub enum Answer {
     Works,
     /// It answered, and failed: the record may be to blame, or the channel.
     Fails,
+    /// The same of a record that is known to fail while the channel works for others: it says nothing about the channel.
+    FailsAsEver,
     /// It is away.
     Away,
 }
@@ -134,7 +136,11 @@ impl Breaker {
         match self.phase {
             Phase::Closed => {
                 self.outages = if answer == Answer::Away { self.outages.saturating_add(1) } else { 0 };
-                self.window.push(now, key, answer == Answer::Works);
+                match answer {
+                    Answer::Works => self.window.push(now, key, true),
+                    Answer::Fails | Answer::Away => self.window.push(now, key, false),
+                    Answer::FailsAsEver => {}
+                }
                 if !self.is_due_to_open() {
                     return None;
                 }
@@ -142,13 +148,17 @@ impl Breaker {
                 Some(Change::Opened)
             }
             Phase::Probing { probe, failures } if probe == ticket => {
-                if answer == Answer::Works {
-                    self.phase = Phase::Closed;
-                    self.outages = 0;
-                    self.window = Window::default();
-                    return Some(Change::Closed);
+                match answer {
+                    Answer::Works => {
+                        self.phase = Phase::Closed;
+                        self.outages = 0;
+                        self.window = Window::default();
+                        return Some(Change::Closed);
+                    }
+                    Answer::Fails | Answer::Away => self.open(now, failures.saturating_add(1), random),
+                    // No reason to let the next one wait longer.
+                    Answer::FailsAsEver => self.open(now, failures, random),
                 }
-                self.open(now, failures.saturating_add(1), random);
                 None
             }
             Phase::Probing { .. } | Phase::Open { .. } => None,
@@ -313,6 +323,21 @@ mod tests {
         for _ in 0..1_000 {
             assert_eq!(driver.answer(7, Answer::Fails), None);
         }
+    }
+
+    #[test]
+    fn keys_that_are_known_to_fail_open_nothing_and_make_no_probe_wait_longer() {
+        let mut driver = Driver::new();
+        for key in 0..100 {
+            assert_eq!(driver.answer(key, Answer::FailsAsEver), None);
+        }
+        driver.open();
+        for _ in 0..20 {
+            let (waited, change) = driver.probe(Answer::FailsAsEver);
+            assert!(waited <= driver.breaker.config.probes.bound(1), "{waited:?}");
+            assert_eq!(change, None);
+        }
+        assert_eq!(driver.probe(Answer::Works).1, Some(Change::Closed));
     }
 
     #[test]

@@ -39,8 +39,7 @@ pub(super) struct Entry {
     pub(super) starts: u16,
     /// Attempts that were spent.
     pub(super) attempts: u32,
-    /// The channel has answered it with a failure, which need not have spent an attempt.
-    pub(super) has_failed: bool,
+    pub(super) blame: Blame,
     /// Those that failed since the record came into memory.
     pub(super) failures: Attempts,
     /// Failures that spent nothing, in a row.
@@ -139,6 +138,18 @@ pub(super) struct Burial {
     pub(super) reason: Reason,
     pub(super) class: &'static str,
     pub(super) error: String,
+}
+
+/// What its failures say about the record itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blame {
+    /// The channel has never answered it with a failure.
+    #[default]
+    None,
+    /// It has; the record may be to blame, or the channel. No attempt need have been spent.
+    Unclear,
+    /// It failed again after the channel had worked for others meanwhile.
+    Known,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use super::entry::Blame;
 use super::input::{Now, ParkedLane, Ticket};
 use super::key::LaneKey;
 
@@ -18,6 +19,13 @@ pub struct ParkedLanes {
     unblocked: Vec<LaneKey>,
 }
 
+/// How a record failed that is parked since.
+#[derive(Clone, Copy, Debug)]
+pub struct LastFailure {
+    pub at: Now,
+    pub blame: Blame,
+}
+
 #[derive(Debug, Default)]
 struct Lane {
     /// Rows of the table, as far as this session knows.
@@ -25,8 +33,8 @@ struct Lane {
     /// Records that are being parked and are not durable as such yet.
     joining: u32,
     stored: Stored,
-    /// When the first record last failed, if it did in this session.
-    failed_at: Option<Now>,
+    /// Of the first record, if it failed in this session.
+    last_failure: Option<LastFailure>,
     /// Records in memory that have not ended, in offset order.
     loaded: VecDeque<Ticket>,
     /// How many of them, from the front, were delivered and wait to be settled.
@@ -101,16 +109,16 @@ impl ParkedLanes {
     }
 
     /// The first record of the key was parked because it failed; one behind it comes without such a time.
-    pub fn note_failure(&mut self, key: LaneKey, failed_at: Option<Now>) {
+    pub fn note_failure(&mut self, key: LaneKey, failure: Option<LastFailure>) {
         if let Some(lane) = self.lanes.get_mut(&key) {
-            lane.failed_at = failed_at.or(lane.failed_at);
+            lane.last_failure = failure.or(lane.last_failure);
         }
     }
 
-    /// When the first record of the key last failed in this session.
+    /// Of the first record of the key, in this session.
     #[must_use]
-    pub fn failed_at(&self, key: LaneKey) -> Option<Now> {
-        self.lanes.get(&key)?.failed_at
+    pub fn last_failure(&self, key: LaneKey) -> Option<LastFailure> {
+        self.lanes.get(&key)?.last_failure
     }
 
     /// It will not be in the table.
@@ -165,7 +173,7 @@ impl ParkedLanes {
         self.change(key, |lane| {
             let Some(place) = lane.loaded.iter().position(|other| *other == ticket) else { return };
             lane.rows = lane.rows.saturating_sub(1);
-            lane.failed_at = None;
+            lane.last_failure = None;
             lane.loaded.remove(place);
             lane.passed -= usize::from(place < lane.passed);
             head = lane.head();

@@ -24,8 +24,10 @@ pub enum Whereabouts {
     Unfinished(Ticket),
     /// It has ended in this session, or there is no record at this offset.
     Gone,
-    /// It lies before this session, or has not come yet.
+    /// It lies before this session.
     Unknown,
+    /// It has not been fetched in this session.
+    NotYet,
 }
 
 /// Where a record stands in its watermark.
@@ -76,7 +78,10 @@ impl Watermark {
     /// What this session knows of the record at an offset.
     #[must_use]
     pub fn locate(&self, offset: Offset) -> Whereabouts {
-        if offset < self.start || offset >= self.end {
+        if offset >= self.end {
+            return Whereabouts::NotYet;
+        }
+        if offset < self.start {
             return Whereabouts::Unknown;
         }
         let found = self.slots.binary_search_by_key(&offset, |slot| slot.offset).ok();
@@ -116,8 +121,9 @@ mod tests {
         assert_eq!(watermark.push(Offset(14), Ticket(3)), None);
         assert!(watermark.end(second));
         let places = [9, 10, 12, 14, 15].map(|offset| watermark.locate(Offset(offset)));
-        let (gone, unknown) = (Whereabouts::Gone, Whereabouts::Unknown);
-        assert_eq!(places, [unknown, Whereabouts::Unfinished(Ticket(1)), gone, gone, unknown]);
+        let unfinished = Whereabouts::Unfinished(Ticket(1));
+        let (gone, unknown, not_yet) = (Whereabouts::Gone, Whereabouts::Unknown, Whereabouts::NotYet);
+        assert_eq!(places, [unknown, unfinished, gone, gone, not_yet]);
         assert_eq!(watermark.value(), Offset(10));
         assert!(!watermark.end(second));
         assert!(watermark.end(first));

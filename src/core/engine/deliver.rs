@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::Engine;
 use crate::core::breaker::{Answer, Change, Permit};
 use crate::core::effect::{Delivery, Effect, Effects, Report, WaitingPlace};
-use crate::core::entry::{Burial, Origin, Stage};
+use crate::core::entry::{Blame, Burial, Origin, Stage};
 use crate::core::failure::{DeliveryFailure, FailureClass, Reason};
 use crate::core::input::{Now, Ticket};
 use crate::core::invariants;
@@ -147,6 +147,7 @@ impl Engine {
             !entry.orphaned && self.partitions.get(&entry.partition()).is_some_and(super::PartitionState::is_active);
         let was_probe = self.breaker.is_probe(ticket);
         let since = entry.failed_at.map_or(entry.started_at, |failed| failed.last);
+        self.note_blame(ticket, &result);
         self.learn(now, ticket, &result, effects);
         match result {
             // A fact, whoever owns the partition by now.
@@ -160,13 +161,33 @@ impl Engine {
         }
     }
 
+    /// What the answer says about the record, by what the channel did for others since it last failed.
+    fn note_blame(&mut self, ticket: Ticket, result: &Result<(), DeliveryFailure>) {
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        match result.as_ref().map_err(|failure| failure.class) {
+            Ok(()) | Err(FailureClass::Permanent | FailureClass::Outage) => {}
+            Err(FailureClass::Transient { .. } | FailureClass::Unknown) => {
+                let works_for_others =
+                    entry.failed_at.is_some_and(|failed| self.evidence.works_for_others(entry.key, failed.last));
+                entry.blame = match entry.blame {
+                    Blame::Unclear if works_for_others => Blame::Known,
+                    Blame::None => Blame::Unclear,
+                    known => known,
+                };
+            }
+        }
+    }
+
     /// What the answer says about the channel, whatever it means for the record.
     fn learn(&mut self, now: Now, ticket: Ticket, result: &Result<(), DeliveryFailure>, effects: &mut Effects) {
         let Some(entry) = self.entries.get(&ticket) else { return };
         let key = entry.key;
         let answer = match result.as_ref().map_err(|failure| failure.class) {
             Ok(()) | Err(FailureClass::Permanent) => Answer::Works,
-            Err(FailureClass::Transient { .. } | FailureClass::Unknown) => Answer::Fails,
+            Err(FailureClass::Transient { .. } | FailureClass::Unknown) => match entry.blame {
+                Blame::Known => Answer::FailsAsEver,
+                Blame::None | Blame::Unclear => Answer::Fails,
+            },
             Err(FailureClass::Outage) => Answer::Away,
         };
         if result.is_ok() {
@@ -206,7 +227,6 @@ impl Engine {
             FailureClass::Unknown => None,
         };
         entry.outages = 0;
-        entry.has_failed = true;
         // Of a probe the channel is known to be away: its answer blames no record.
         if !was_probe {
             entry.spend_attempt(now, class.as_str(), &error);

@@ -7,7 +7,7 @@ use super::Engine;
 use crate::core::attempts::Attempts;
 use crate::core::decode::{Decoded, synthetic_identity};
 use crate::core::effect::{Effect, Effects, Outcome, RecordName, Report};
-use crate::core::entry::{Burial, Entry, Origin, Stage};
+use crate::core::entry::{Blame, Burial, Entry, Origin, Stage};
 use crate::core::failure::Reason;
 use crate::core::input::{Now, Ticket};
 use crate::core::key::LaneKey;
@@ -104,7 +104,7 @@ impl Engine {
             was_claimed_before: false,
             starts: 0,
             attempts: 0,
-            has_failed: false,
+            blame: Blame::None,
             failures: Attempts::default(),
             outages: 0,
             started_at: Now::ZERO,

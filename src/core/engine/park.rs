@@ -9,11 +9,12 @@ use super::intake::ENTRY_OVERHEAD_BYTES;
 use crate::core::attempts::Attempts;
 use crate::core::decode::Decoded;
 use crate::core::effect::{Effect, Effects, Outcome, ParkedKey, Report};
-use crate::core::entry::{Burial, Entry, FailedAt, Origin, ParkingPlan, Stage};
+use crate::core::entry::{Blame, Burial, Entry, FailedAt, Origin, ParkingPlan, Stage};
 use crate::core::event::Fingerprint;
 use crate::core::failure::{LedgerFailure, Reason};
 use crate::core::input::{LoadedLane, Now, ParkedRow, Rest, Ticket};
 use crate::core::key::LaneKey;
+use crate::core::parked::LastFailure;
 use crate::core::record::{Partition, Session};
 use crate::core::semantics::Suspicion;
 use crate::core::watermark::Whereabouts;
@@ -73,7 +74,7 @@ impl Engine {
             let Some(entry) = self.entries.get_mut(&ticket) else { continue };
             let Some(ParkingPlan { key, due, .. }) = entry.parking.take() else { continue };
             let (partition, origin, is_durable) = (entry.partition(), entry.origin, parked.contains(&ticket));
-            let failed_at = entry.failed_at.map(|failed| failed.last);
+            let failure = entry.failed_at.map(|failed| LastFailure { at: failed.last, blame: entry.blame });
             if entry.orphaned {
                 self.end_orphan(now, ticket, is_durable, effects);
                 continue;
@@ -82,13 +83,13 @@ impl Engine {
                 (_, None) => {}
                 // When it is not durable, it was fenced or settled by somebody else: reading it again tells.
                 (Origin::Parked, Some(state)) => {
-                    state.parked.note_failure(key, failed_at);
+                    state.parked.note_failure(key, failure);
                     self.put_back(partition, key, if is_durable { due } else { now });
                 }
                 (Origin::Replayed, Some(_)) => drop(self.forget(ticket)),
                 (Origin::Polled { .. }, Some(state)) if is_durable => {
                     state.parked.joined(key, due);
-                    state.parked.note_failure(key, failed_at);
+                    state.parked.note_failure(key, failure);
                     self.end(now, ticket, Outcome::Parked, effects);
                 }
                 (Origin::Polled { .. }, Some(state)) => {
@@ -193,16 +194,16 @@ impl Engine {
         let is_all = rest == Rest::Nothing && known == rows.len();
         let ask_again_after = if rest == Rest::Unreadable { READ_AGAIN_AFTER } else { ASK_AGAIN_AFTER };
         let epoch = state.epoch;
-        let mut failed_at = state.parked.failed_at(key);
+        let mut failure = state.parked.last_failure(key);
         let mut tickets = Vec::with_capacity(known);
         for row in rows.into_iter().take(known) {
             let ticket = Ticket(self.next_ticket);
             self.next_ticket += 1;
             let mut entry = self.parked_entry(now, ParkedKey { partition, epoch, key }, row);
             // Of the first one this session may know a later failure, which spent no attempt.
-            if let Some(at) = failed_at.take() {
-                entry.has_failed = true;
-                entry.failed_at = entry.failed_at.map(|failed| FailedAt { last: at, ..failed });
+            if let Some(failure) = failure.take() {
+                entry.blame = failure.blame;
+                entry.failed_at = entry.failed_at.map(|failed| FailedAt { last: failure.at, ..failed });
             }
             self.bytes += entry.bytes;
             self.loaded.records += 1;
@@ -253,7 +254,7 @@ impl Engine {
             was_claimed_before: true,
             starts,
             attempts,
-            has_failed: attempts > 0,
+            blame: if attempts > 0 { Blame::Unclear } else { Blame::None },
             failures: Attempts::default(),
             outages: 0,
             started_at: Now::ZERO,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Engine;
 use crate::core::breaker::BreakerState;
 use crate::core::effect::{Effect, Effects, PauseCause};
-use crate::core::entry::{Entry, Origin, Stage};
+use crate::core::entry::{Blame, Entry, Origin, Stage};
 use crate::core::input::{Now, Ticket};
 use crate::core::record::Partition;
 use crate::core::retry::Schedule;
@@ -71,7 +71,7 @@ impl Engine {
     /// no others, one has to be fetched, or the breaker would stay open for ever.
     fn is_promising(&self) -> bool {
         let is_promising = |entry: &Entry| match entry.stage {
-            Stage::Ready | Stage::Starting | Stage::Delivering | Stage::Waiting { .. } => !entry.has_failed,
+            Stage::Ready | Stage::Starting | Stage::Delivering | Stage::Waiting { .. } => entry.blame == Blame::None,
             Stage::Gated
             | Stage::Claiming
             | Stage::Busy { .. }

@@ -103,6 +103,11 @@ impl Engine {
         }
         match state.watermark.locate(holder.coordinates.offset) {
             Whereabouts::Unknown => None,
+            // An owner before us left it behind. Memory may be full of copies that wait for such ones, so that none is ever fetched.
+            Whereabouts::NotYet => {
+                let may_run_still = self.orphans.contains_key(&holder.coordinates.partition);
+                (state.is_active() && !may_run_still).then_some(Seizure::FromNobody)
+            }
             // It ended without this claim, or what is there now is another record: the topic was recreated.
             Whereabouts::Gone => Some(Seizure::FromNobody),
             Whereabouts::Unfinished(other) => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::Engine;
 use crate::core::effect::Effects;
-use crate::core::entry::{Entry, Origin, Stage};
+use crate::core::entry::{Blame, Entry, Origin, Stage};
 use crate::core::failure::FailureClass;
 use crate::core::input::{Now, Ticket};
 use crate::core::record::Coordinates;
@@ -92,7 +92,8 @@ impl Engine {
 
     /// One that has never failed tells most about the channel: others may be to blame themselves.
     pub(super) fn next_probe(&mut self) -> Option<Ticket> {
-        let has_never_failed = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| !entry.has_failed);
+        let has_never_failed =
+            |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| entry.blame == Blame::None);
         if let Some(place) = self.ready.iter().position(has_never_failed).filter(|place| *place > 0) {
             self.ready.swap(0, place);
         }

@@ -3,11 +3,14 @@
 // An effect that is not the one that is looked for goes back as it came.
 #![allow(clippy::result_large_err)]
 
+mod breaker;
+mod copies;
 mod evidence;
 mod loads;
 mod outage;
 mod parked_limit;
 mod parking;
+mod replay;
 mod simulation;
 mod starts;
 mod tables;

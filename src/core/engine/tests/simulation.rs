@@ -28,10 +28,12 @@ const POLL: usize = 4;
 enum Story {
     AtLeastOnce,
     AtMostOnce,
-    /// At least once, and few records may be held; each order has one record.
+    /// At least once, and few records may be held; all copies of an order are in one partition.
     SmallMemory,
     /// Three of five orders always fail, and few records may be parked or held. The topic goes on with others until all have ended.
     FullParking,
+    /// At least once, and operators have dead letters processed again.
+    Replays,
     /// Some orders abort the worker that delivers them, and nothing else ends one.
     Deadly,
     /// Some orders abort the worker that delivers them, and others die or lose their partitions too.
@@ -122,7 +124,9 @@ fn max_records(story: Story) -> usize {
     match story {
         Story::SmallMemory => 8,
         Story::FullParking => 16,
-        Story::AtLeastOnce | Story::AtMostOnce | Story::Deadly | Story::DeadlyAndKills => RECORDS * PARTITIONS,
+        Story::AtLeastOnce | Story::AtMostOnce | Story::Replays | Story::Deadly | Story::DeadlyAndKills => {
+            RECORDS * PARTITIONS
+        }
     }
 }
 
@@ -148,14 +152,14 @@ fn worker(seed: u64, story: Story) -> Worker {
     }
 }
 
-/// Few orders, so that copies meet within and across partitions; or one for each record.
+/// Few orders, so that copies meet within and across partitions.
 fn any_record(random: &mut fastrand::Rng, story: Story, partition: Partition, offset: i64) -> Record {
     match random.u8(0..20) {
         0 => record(partition, offset, format!("poison {offset}")),
         1 => record(partition, offset, r#"{"event_type":"UNKNOWN"}"#.into()),
         kind => {
-            let own = offset.unsigned_abs() * 10 + u64::from(partition.0.unsigned_abs());
-            let order_id = if story == Story::SmallMemory { own } else { random.u64(0..40) };
+            let of_partition = 10 * random.u64(0..12) + u64::from(partition.0.unsigned_abs());
+            let order_id = if story == Story::SmallMemory { of_partition } else { random.u64(0..40) };
             let created = order(partition, offset, order_id);
             let text = String::from_utf8(created.value.unwrap().to_vec()).unwrap();
             let event_type = if kind < 11 { "ORDER_CREATED" } else { "ORDER_PAID" };
@@ -219,6 +223,7 @@ impl World {
             62..67 => self.answer_parkings(index),
             67..72 => self.answer_load(index),
             72..92 => self.end_delivery(index),
+            95..98 if self.story == Story::Replays => self.replay(index),
             92..98 => self.pass_time(index),
             98..100 => self.carry_out_late(),
             100..102 => self.answer_yields(index),
@@ -287,6 +292,8 @@ impl World {
     fn note(&mut self, report: &Report) {
         let name = match report {
             Report::Ended { outcome: Outcome::Parked, .. } => "parked",
+            Report::ReplayEnded { outcome: Outcome::Notified, .. } => "notified by replay",
+            Report::ReplayEnded { outcome: Outcome::DeadLettered, .. } => "dead again",
             Report::ParkedEnded { outcome: Outcome::Notified, .. } => "notified from parking",
             Report::ParkedEnded { outcome: Outcome::DeadLettered, .. } => "dead from parking",
             Report::ExhaustedWithoutEvidence { .. } => "exhausted without evidence",
@@ -365,6 +372,26 @@ impl World {
         self.log[partition].push(record);
     }
 
+    /// An operator schedules a letter, or a worker reads those that are due.
+    fn replay(&mut self, index: usize) {
+        if self.is_calm || self.random.bool() {
+            let (wanted, room) = self.workers[index].engine.replays_wanted();
+            let replays = self.tables.replays(self.now, &wanted, room);
+            *self.counts.entry("replays loaded").or_default() += replays.len();
+            return self.input(index, Input::ReplaysLoaded { replays });
+        }
+        let is_letter = |identity: &Identity| is_event(identity) && self.tables.is_dead(identity);
+        let of = |record: &&Record| self.identities[&record.coordinates].first().is_some_and(is_letter);
+        let is_its_own = |record: &&Record| {
+            let identity = self.identities[&record.coordinates].first();
+            identity.is_some_and(|identity| self.tables.ledger[identity].coordinates == record.coordinates)
+        };
+        let letters: Vec<Record> = self.log.iter().flatten().filter(of).filter(is_its_own).cloned().collect();
+        for letter in letters.iter().filter(|_| self.random.bool()) {
+            self.tables.schedule_replay(letter);
+        }
+    }
+
     fn turn_gateway(&mut self) {
         self.gateway = match self.gateway {
             Gateway::Works if self.random.bool() => Gateway::Away,
@@ -391,11 +418,15 @@ impl World {
     /// Every tenth order fails until everything is calm; of those that fill the room for parked ones more, and for ever.
     fn answer(&mut self, identity: &Identity) -> Option<FailureClass> {
         let is_full = self.story == Story::FullParking;
-        let hopeless = if is_full { ["1", "3", "4", "6", "7", "9"].as_slice() } else { ["7"].as_slice() };
+        let is_many = is_full || self.story == Story::Replays;
+        let hopeless = if is_many { ["1", "3", "4", "6", "7", "9"].as_slice() } else { ["7"].as_slice() };
         let is_hopeless = hopeless.iter().any(|digit| identity.order_id.ends_with(digit));
         match (self.gateway, self.random.u8(0..16)) {
             _ if self.is_calm && is_full && is_hopeless => Some(TRANSIENT),
             _ if self.is_calm => None,
+            (Gateway::Works, dice) if is_hopeless && dice > 4 && self.story == Story::Replays => {
+                Some(FailureClass::Permanent)
+            }
             (Gateway::Fails, dice) => Some(if dice < 8 { TRANSIENT } else { FailureClass::Unknown }),
             (Gateway::Works, dice) if is_hopeless || dice < 2 => Some(TRANSIENT),
             (Gateway::Away, _) | (Gateway::Works, 2) => Some(FailureClass::Outage),
@@ -624,6 +655,11 @@ fn no_more_is_held_than_may_be_and_all_is_told() {
 fn a_worker_that_is_full_of_hopeless_records_goes_on_as_soon_as_the_channel_works_for_others() {
     let happens = ["notified", "parked", "dead from parking", "exhausted without evidence", "breaker opened", "full"];
     tell(Story::FullParking, 30, &happens);
+}
+
+#[test]
+fn replays_keep_all_promises_whatever_happens_in_between() {
+    tell(Story::Replays, 100, &["notified", "replays loaded", "notified by replay", "dead again", "parked"]);
 }
 
 #[test]

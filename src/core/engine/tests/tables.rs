@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
+use crate::core::decode::{Decoded, synthetic_identity};
 use crate::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Settlement, Start};
 use crate::core::event::Fingerprint;
-use crate::core::input::{LoadedLane, ParkedLane, ParkedRow, Rest};
+use crate::core::input::{LoadedLane, ParkedLane, ParkedRow, ReplayRow, Rest};
 use crate::core::key::LaneKey;
 
 /// Rows of one key that are read at once: few, so that keys with more are met often.
@@ -29,6 +30,7 @@ pub(super) struct Waiting {
     due: Now,
     first_failed: Now,
     last_failed: Option<Now>,
+    pub(super) is_replay: bool,
 }
 
 struct Ownership {
@@ -66,6 +68,10 @@ impl Tables {
 
     pub(super) fn epoch(&self, partition: Partition) -> Option<Epoch> {
         self.epochs.get(&partition).map(|ownership| Epoch(ownership.epoch))
+    }
+
+    pub(super) fn is_dead(&self, identity: &Identity) -> bool {
+        self.ledger.get(identity).is_some_and(|row| row.state == LedgerState::Dead)
     }
 
     fn is_current(&self, partition: Partition, epoch: Epoch) -> bool {
@@ -158,15 +164,63 @@ impl Tables {
             attempts: parking.attempts,
             due: now + parking.wait,
             first_failed: now.saturating_sub(parking.first_failed_ago),
+            is_replay: false,
             last_failed: parking.failures.last().map(|failure| now.saturating_sub(failure.ago)),
         };
-        self.parked.insert(parking.settlement.coordinates, waiting);
+        let before = self.parked.insert(parking.settlement.coordinates, waiting);
+        if let (Some(before), Some(waiting)) = (before, self.parked.get_mut(&parking.settlement.coordinates)) {
+            waiting.is_replay = before.is_replay;
+        }
         true
+    }
+
+    /// What an operator does with a letter: it is due now.
+    pub(super) fn schedule_replay(&mut self, record: &Record) {
+        let identity = identity_of(record);
+        let row = self.ledger.get_mut(&identity).expect("a letter has a row");
+        (row.state, row.starts) = (LedgerState::Parked, 0);
+        let waiting = Waiting {
+            key: LaneKey::of(identity.order_id.as_bytes()),
+            identity,
+            record: record.clone(),
+            attempts: 0,
+            due: Now::ZERO,
+            first_failed: Now::ZERO,
+            last_failed: None,
+            is_replay: true,
+        };
+        self.parked.insert(record.coordinates, waiting);
+    }
+
+    /// The replayed records of these partitions that are due. What was settled otherwise is removed.
+    pub(super) fn replays(&mut self, now: Now, wanted: &[(Partition, Epoch)], room: usize) -> Vec<ReplayRow> {
+        let is_current = |at: &Coordinates, waiting: &Waiting| {
+            let row = &self.ledger[&waiting.identity];
+            !waiting.is_replay || (row.state == LedgerState::Parked && row.coordinates == *at)
+        };
+        self.parked.retain(|at, waiting| is_current(at, waiting));
+        let found = self.parked.iter().filter_map(|(at, waiting)| {
+            let (_, epoch) = wanted.iter().find(|(partition, _)| *partition == at.partition)?;
+            (waiting.is_replay && waiting.due <= now).then_some((*epoch, waiting))
+        });
+        let row = |(epoch, waiting): (Epoch, &Waiting)| ReplayRow {
+            epoch,
+            key: waiting.key,
+            row: ParkedRow {
+                identity: waiting.identity.clone(),
+                record: waiting.record.clone(),
+                attempts: waiting.attempts,
+                starts: self.ledger[&waiting.identity].starts,
+                first_failed_ago: now.saturating_sub(waiting.first_failed),
+                last_failed_ago: Some(now.saturating_sub(waiting.first_failed)),
+            },
+        };
+        found.take(room).map(row).collect()
     }
 
     pub(super) fn parked_keys(&self, now: Now, partition: Partition) -> Vec<ParkedLane> {
         let mut lanes: Vec<ParkedLane> = Vec::new();
-        for (_, waiting) in self.parked.iter().filter(|(at, _)| at.partition == partition) {
+        for (_, waiting) in self.parked.iter().filter(|(at, waiting)| at.partition == partition && !waiting.is_replay) {
             let key = waiting.key;
             match lanes.iter_mut().find(|lane| lane.key == key) {
                 Some(lane) => lane.rows += 1,
@@ -181,7 +235,9 @@ impl Tables {
         if !self.is_current(partition, epoch) {
             return None;
         }
-        let is_asked = |(at, waiting): &(&Coordinates, &Waiting)| at.partition == partition && waiting.key == key;
+        let is_asked = |(at, waiting): &(&Coordinates, &Waiting)| {
+            at.partition == partition && waiting.key == key && !waiting.is_replay
+        };
         let found: Vec<Coordinates> =
             self.parked.iter().filter(is_asked).map(|(at, _)| *at).take(ROWS_PER_KEY).collect();
         let rest = if found.len() < ROWS_PER_KEY { Rest::Nothing } else { Rest::More };
@@ -204,5 +260,13 @@ impl Tables {
             });
         }
         Some(lane)
+    }
+}
+
+fn identity_of(record: &Record) -> Identity {
+    let decoder = Decoder::new(["ORDER_CREATED", "ORDER_PAID"], OrderingKey::OrderId);
+    match decoder.decode(record) {
+        Decoded::Event { event, .. } => event.identity,
+        Decoded::Poison { .. } | Decoded::Ignored { .. } => synthetic_identity("order_events", record).0,
     }
 }
