@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn the_first_page_of_100_000_dead_letters_comes_within_200_ms() {
-    let office = Office::with_letters(1).await;
+    let mut office = Office::with_letters(1).await;
     office
         .database
         .execute(
@@ -23,18 +23,23 @@ async fn the_first_page_of_100_000_dead_letters_comes_within_200_ms() {
         )
         .await;
     office.database.execute("ANALYZE dead_letters").await;
-    let operations = office.operator("ana");
+    let plain = office.operator("ana");
+    office.settings.dead_letters.mask = vec!["email".to_owned()];
+    let masked = office.operator("ana");
     let open = Selection::default().or_in_states(&[DeadLetterState::Open]);
     let group = Selection { group: Some("2a".to_owned()), ..open.clone() };
-    for (selection, total) in [(open, 100_001), (group, 2_000)] {
+    let cases =
+        [(&plain, &open, 100_001), (&plain, &group, 2_000), (&masked, &open, 100_001), (&masked, &group, 2_000)];
+    for (operations, selection, total) in cases {
         // The machine is shared: what it can do at its best is what the statement costs.
         let mut best = Duration::MAX;
         for _ in 0..5 {
             let start = Instant::now();
-            let page = operations.page(&selection, None, 50).await.unwrap();
+            let page = operations.page(selection, None, 50).await.unwrap();
             best = best.min(start.elapsed());
             assert_eq!((page.letters.len(), page.total), (50, total));
         }
+        println!("{best:?} for {total}, masked: {}", !operations.settings().dead_letters.mask.is_empty());
         assert!(best < LIMIT, "{best:?} for {selection:?}");
     }
 }

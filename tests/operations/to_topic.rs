@@ -1,17 +1,20 @@
 //! Dead letters are published to their topic again, for every group that reads it.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use herald::core::record::{Header, Offset, Record};
 use herald::operations::{OperationError, ReplayWish, Selection};
 use herald::postgres::{Publication, ReplayTo};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use serde_json::json;
 
 use super::{Office, herald, herald_json, refused};
 use crate::support::gateway::Answer;
 use crate::support::kafka::{Broker, NewRecord};
-use crate::support::wait::{EVENTUALLY, wait_until};
+use crate::support::wait::{EVENTUALLY, blocking, wait_until};
 use crate::support::worker::WorkerSetup;
 use crate::support::{World, orders, unique};
 
@@ -39,6 +42,27 @@ async fn in_states(world: &World, expected: &[&str]) {
 
 async fn change(world: &World, statement: &'static str) {
     sqlx::query(statement).execute(&world.database.pool).await.unwrap();
+}
+
+/// A member of this group that has partitions of the topic; it commits nothing by itself.
+async fn member(world: &World, group: &str, protocol: &str) -> BaseConsumer {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", world.kafka.bootstrap_servers())
+        .set("group.id", group)
+        .set("group.protocol", protocol)
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    consumer.subscribe(&[&world.topic]).unwrap();
+    blocking(move || {
+        let start = Instant::now();
+        while consumer.assignment().unwrap().count() == 0 {
+            assert!(start.elapsed() < EVENTUALLY, "no partition was assigned");
+            drop(consumer.poll(Duration::from_millis(100)));
+        }
+        consumer
+    })
+    .await
 }
 
 async fn id_of(setup: &WorkerSetup, order: &str) -> String {
@@ -81,12 +105,23 @@ async fn the_original_bytes_are_published_for_every_group_and_a_success_resolves
     world.kafka.rewind(&billing, &world.topic, Offset(0)).await;
     world.kafka.rewind(&unique("elsewhere"), &world.dlq_topic, Offset(0)).await;
 
+    let watching = unique("watching");
+    let _watcher = member(&world, &watching, "classic").await;
+    let modern = unique("modern");
+    let of_modern = member(&world, &modern, "consumer").await;
+    let mut first = of_modern.assignment().unwrap();
+    first.set_all_offsets(rdkafka::Offset::Offset(0)).unwrap();
+    of_modern.commit(&first, CommitMode::Sync).unwrap();
+
     let planned = herald(&setup, &["dlq", "replay", "--from", "1", "--to-topic", "--why", "billing lost them"]).await;
     for expected in [
         "would be published         2".to_owned(),
         format!("to {}, for every group", world.topic),
         format!("{billing}  "),
         "has committed offsets · this one".to_owned(),
+        format!("{watching}  "),
+        format!("{modern}  "),
+        "is subscribed, nothing committed yet".to_owned(),
         "run it:  herald dlq replay --plan p1\n".to_owned(),
     ] {
         assert!(planned.contains(&expected), "{expected} in {planned}");

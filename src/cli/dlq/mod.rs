@@ -1,8 +1,8 @@
-//! `herald dlq`: one file per subcommand. Everything is done by `operations`; here arguments are read and answers are shown.
+//! `herald dlq`: one file per subcommand, and one for the pair that closes and opens. Everything is done by `operations`; here arguments are read and answers are shown.
 
 mod audit;
+mod closing;
 mod confirm;
-mod discard;
 mod edit;
 mod export;
 mod groups;
@@ -11,7 +11,6 @@ mod publish;
 mod reindex;
 mod replay;
 mod replays;
-mod restore;
 mod selection;
 mod show;
 
@@ -36,9 +35,9 @@ pub(super) enum Command {
     /// Replays: list, pause, resume, cancel
     Replays(replays::Arguments),
     /// Close dead letters for good, with a reason; can be undone
-    Discard(discard::Arguments),
+    Discard(closing::DiscardArguments),
     /// Open discarded dead letters again
-    Restore(restore::Arguments),
+    Restore(closing::RestoreArguments),
     /// Write dead letters as lines of JSON
     Export(export::Arguments),
     /// Rebuild the table from a dead-letter topic
@@ -67,8 +66,8 @@ pub(super) async fn execute(
         Command::Show(arguments) => show::execute(&arguments, &operations).await,
         Command::Replay(arguments) => replay::execute(arguments, &operations).await,
         Command::Replays(arguments) => replays::execute(&arguments, &operations).await,
-        Command::Discard(arguments) => discard::execute(arguments, &operations).await,
-        Command::Restore(arguments) => restore::execute(arguments, &operations).await,
+        Command::Discard(arguments) => closing::discard(arguments, &operations).await,
+        Command::Restore(arguments) => closing::restore(arguments, &operations).await,
         Command::Export(arguments) => export::execute(arguments, &operations).await,
         Command::Reindex(arguments) => reindex::execute(&arguments, &operations).await,
         Command::Audit(arguments) => audit::execute(&arguments, &operations).await,

@@ -11,6 +11,7 @@ use super::replays::as_json;
 use crate::cli::failure::Failure;
 use crate::cli::output::print;
 use crate::cli::table::number;
+use crate::config::Kafka;
 use crate::kafka::readers::{Reader, Reads};
 use crate::operations::{Operations, Publishing};
 use crate::postgres::{Replay, ReplayState};
@@ -29,7 +30,7 @@ pub(super) struct Manner {
 pub(super) async fn execute(plan: Replay, operations: &Operations, manner: Manner) -> Result<(), Failure> {
     let readers = operations.readers().await?;
     if !manner.json {
-        print(&told(&readers, operations))?;
+        print(&told(&readers, &operations.settings().kafka))?;
     }
     if plan.state == ReplayState::Planned {
         let count = usize::try_from(plan.progress.total()).unwrap_or(usize::MAX);
@@ -70,8 +71,7 @@ pub(super) async fn publish(
 }
 
 /// The groups, a line each, with what says that they read the topic.
-pub(super) fn told(readers: &[Reader], operations: &Operations) -> String {
-    let kafka = &operations.settings().kafka;
+pub(super) fn told(readers: &[Reader], kafka: &Kafka) -> String {
     let mut text = format!("  to {}, for every group that reads it:\n", kafka.topic);
     let width = readers.iter().map(|reader| reader.group.chars().count()).max().unwrap_or_default();
     for Reader { group, reads } in readers {

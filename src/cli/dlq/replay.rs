@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::confirm::confirm;
 use super::groups::short_group;
@@ -90,8 +90,11 @@ pub(super) async fn execute(arguments: Arguments, operations: &Operations) -> Re
                 ReplayTo::Topic => Some(operations.readers().await?),
                 ReplayTo::Workers => None,
             };
-            let reached = readers.as_deref().map(|readers| (readers, publish::told(readers, operations)));
-            return tell_plan(&plan, reached, arguments.json);
+            if arguments.json {
+                return print(&format!("{}\n", plan_as_json(&plan, readers.as_deref())));
+            }
+            let reached = readers.map(|readers| publish::told(&readers, &operations.settings().kafka));
+            return print(&plan_as_text(&plan, reached.as_deref()));
         }
     };
     if plan.to == ReplayTo::Topic {
@@ -116,48 +119,51 @@ pub(super) async fn execute(arguments: Arguments, operations: &Operations) -> Re
     ))
 }
 
-fn tell_plan(plan: &Plan, reached: Option<(&[Reader], String)>, as_json: bool) -> Result<(), Failure> {
+/// How many letters have which prospect.
+fn prospects(plan: &Plan) -> impl Iterator<Item = (Prospect, u64)> {
+    Prospect::ALL.into_iter().map(|prospect| {
+        let count = plan.prospects.iter().filter(|letter| letter.prospect == prospect).count();
+        (prospect, u64::try_from(count).unwrap_or(u64::MAX))
+    })
+}
+
+fn plan_as_json(plan: &Plan, readers: Option<&[Reader]>) -> Value {
     let replay = &plan.replay;
-    let counts = Prospect::ALL.map(|prospect| {
-        (
-            prospect,
-            u64::try_from(plan.prospects.iter().filter(|letter| letter.prospect == prospect).count()).unwrap_or(0),
-        )
-    });
-    if as_json {
-        let counts: serde_json::Map<_, _> =
-            counts.iter().map(|(prospect, count)| (prospect.as_str().replace(' ', "_"), (*count).into())).collect();
-        let groups: serde_json::Map<_, _> =
-            by_group(plan).into_iter().map(|(name, count)| (name, count.into())).collect();
-        let mut json = json!({"plan": format!("p{}", replay.id), "valid_until": full_time(replay.valid_until),
-                              "letters": replay.progress.total(), "prospects": counts, "groups": groups});
-        if let (Some((readers, _)), Some(fields)) = (reached, json.as_object_mut()) {
-            fields.insert("reaches".to_owned(), publish::readers_as_json(readers));
-        }
-        return print(&format!("{json}\n"));
+    let counts: Map<_, _> =
+        prospects(plan).map(|(prospect, count)| (prospect.as_str().replace(' ', "_"), count.into())).collect();
+    let groups: Map<_, _> = by_group(plan).into_iter().map(|(name, count)| (name, count.into())).collect();
+    let mut json = json!({"plan": format!("p{}", replay.id), "valid_until": full_time(replay.valid_until),
+                          "letters": replay.progress.total(), "prospects": counts, "groups": groups});
+    if let (Some(readers), Some(fields)) = (readers, json.as_object_mut()) {
+        fields.insert("reaches".to_owned(), publish::readers_as_json(readers));
     }
-    let progress = &replay.progress;
+    json
+}
+
+/// With the groups that it reaches, where it goes to the topic.
+fn plan_as_text(plan: &Plan, reached: Option<&str>) -> String {
+    let replay = &plan.replay;
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
         "plan p{} · {} dead letters frozen at {} · valid until {}",
         replay.id,
-        number(progress.total()),
+        number(replay.progress.total()),
         full_time(replay.planned_at),
         full_time(replay.valid_until)
     );
-    for (prospect, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+    for (prospect, count) in prospects(plan).filter(|(_, count)| *count > 0) {
         let (name, note) = told(prospect, replay.to);
         let _ = writeln!(text, "{}", format!("  {name:20}{:>8}  {note}", number(count)).trim_end());
     }
     for (name, count) in by_group(plan) {
         let _ = writeln!(text, "  {name:20}{:>8}", number(count));
     }
-    let (reached, wait) = reached.map_or_else(|| (String::new(), " --wait"), |(_, told)| (told, ""));
-    let _ = writeln!(text, "{reached}  {}", terms(replay));
+    let wait = if reached.is_some() { "" } else { " --wait" };
+    let _ = writeln!(text, "{}  {}", reached.unwrap_or_default(), terms(replay));
     let _ = writeln!(text, "run it:  herald dlq replay --plan p{}{wait}", replay.id);
-    print(&text)
+    text
 }
 
 /// What is taken, by reason and group.

@@ -1,4 +1,4 @@
-//! `herald dlq discard`: close dead letters for good.
+//! `herald dlq discard` closes dead letters for good, and `herald dlq restore` undoes it.
 
 use clap::Args;
 use serde_json::json;
@@ -11,17 +11,33 @@ use crate::cli::table::number;
 use crate::operations::{CloseReason, Closing, Operations};
 
 #[derive(Args, Debug)]
-pub(in crate::cli) struct Arguments {
-    /// These dead letters
-    ids: Vec<i64>,
+pub(in crate::cli) struct DiscardArguments {
     #[command(flatten)]
-    selection: SelectionArguments,
+    wanted: Wanted,
     /// Why: fixed_at_source, obsolete, duplicate, test_data, unrepairable, other
     #[arg(long, value_name = "CODE", value_parser = reason)]
     why: CloseReason,
     /// In words; required for other
     #[arg(long, value_name = "TEXT", default_value = "")]
     note: String,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct RestoreArguments {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Why, for the audit
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    note: String,
+}
+
+/// Which ones, and how the operator is asked and told.
+#[derive(Args, Debug)]
+struct Wanted {
+    /// These dead letters
+    ids: Vec<i64>,
+    #[command(flatten)]
+    selection: SelectionArguments,
     /// Do not ask, however many they are
     #[arg(long)]
     yes: bool,
@@ -30,16 +46,24 @@ pub(in crate::cli) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn execute(arguments: Arguments, operations: &Operations) -> Result<(), Failure> {
-    let selection = arguments.selection.selection(arguments.ids);
-    let frozen = operations.freeze_to_discard(selection).await?;
-    confirm("discarding", frozen.ids.len(), arguments.yes)?;
-    let closing = operations.discard(&frozen, arguments.why, &arguments.note).await?;
-    told("discarded", &closing, arguments.json)
+pub(super) async fn discard(arguments: DiscardArguments, operations: &Operations) -> Result<(), Failure> {
+    let DiscardArguments { wanted, why, note } = arguments;
+    let frozen = operations.freeze_to_discard(wanted.selection.selection(wanted.ids)).await?;
+    confirm("discarding", frozen.ids.len(), wanted.yes)?;
+    let closing = operations.discard(&frozen, why, &note).await?;
+    told("discarded", &closing, wanted.json)
+}
+
+pub(super) async fn restore(arguments: RestoreArguments, operations: &Operations) -> Result<(), Failure> {
+    let RestoreArguments { wanted, note } = arguments;
+    let frozen = operations.freeze_to_restore(wanted.selection.selection(wanted.ids)).await?;
+    confirm("restoring", frozen.ids.len(), wanted.yes)?;
+    let closing = operations.restore(&frozen, &note).await?;
+    told("restored", &closing, wanted.json)
 }
 
 /// Says what was done, and what was not since somebody else was first.
-pub(super) fn told(what: &str, closing: &Closing, as_json: bool) -> Result<(), Failure> {
+fn told(what: &str, closing: &Closing, as_json: bool) -> Result<(), Failure> {
     let count = |count: usize| number(i64::try_from(count).unwrap_or(i64::MAX));
     if as_json {
         print(&format!("{}\n", json!({"done": closing.done, "left": closing.left_count})))?;
