@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::replay::replay_json;
 use super::{OperationError, Operations};
 use crate::core::failure::LedgerFailure;
 use crate::core::record::Record;
@@ -43,7 +44,7 @@ impl Operations {
         let filter = json!({"replay": id, "to_topic": self.settings.kafka.topic, "groups": groups}).to_string();
         let act = self.act("replay", filter, "");
         self.may_change(&act).await?;
-        self.goes_to(id, ReplayTo::Topic).await?;
+        self.goes_to(&act, id, ReplayTo::Topic).await?;
         let topic = SourceTopic::open(&self.settings.kafka).await.map_err(OperationError::Unavailable)?;
         self.begin(id, ReplayState::Publishing, &act).await?;
         Ok(Publishing { replay: id, topic, next_at: Instant::now() })
@@ -51,7 +52,7 @@ impl Operations {
 
     /// Goes on with a replay to the topic that was paused.
     pub async fn resume_publishing(&self, id: i64) -> Result<Publishing, OperationError> {
-        self.goes_to(id, ReplayTo::Topic).await?;
+        self.goes_to(&self.act("resume", replay_json(id), ""), id, ReplayTo::Topic).await?;
         let topic = SourceTopic::open(&self.settings.kafka).await.map_err(OperationError::Unavailable)?;
         self.change(id, "resume", &[ReplayState::Paused], ReplayState::Publishing).await?;
         Ok(Publishing { replay: id, topic, next_at: Instant::now() })

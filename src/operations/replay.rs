@@ -170,21 +170,20 @@ impl Operations {
     pub async fn execute_plan(&self, id: i64) -> Result<Replay, OperationError> {
         let act = self.act("replay", replay_json(id), "");
         self.may_change(&act).await?;
-        self.goes_to(id, ReplayTo::Workers).await?;
+        self.goes_to(&act, id, ReplayTo::Workers).await?;
         self.begin(id, ReplayState::Running, &act).await
     }
 
     /// A plan that goes elsewhere is another operation's.
-    pub(super) async fn goes_to(&self, id: i64, to: ReplayTo) -> Result<(), OperationError> {
-        match (self.replay(id).await?.to, to) {
-            (ReplayTo::Workers, ReplayTo::Topic) => {
-                Err(OperationError::Refused(format!("p{id} is a plan for the workers: it does not go to the topic")))
-            }
-            (ReplayTo::Topic, ReplayTo::Workers) => {
-                Err(OperationError::Refused(format!("p{id} is a plan for the topic: the workers do not take it")))
-            }
-            (ReplayTo::Workers, ReplayTo::Workers) | (ReplayTo::Topic, ReplayTo::Topic) => Ok(()),
-        }
+    pub(super) async fn goes_to(&self, act: &Act, id: i64, to: ReplayTo) -> Result<(), OperationError> {
+        let why = match (self.replay(id).await, to) {
+            (Err(OperationError::Refused(why)), _) => why,
+            (Err(error), _) => return Err(error),
+            (Ok(replay), to) if replay.to == to => return Ok(()),
+            (Ok(_), ReplayTo::Topic) => format!("p{id} is a plan for the workers: it does not go to the topic"),
+            (Ok(_), ReplayTo::Workers) => format!("p{id} is a plan for the topic: the workers do not take it"),
+        };
+        Err(self.refuse(act, why).await)
     }
 
     pub(super) async fn begin(&self, id: i64, to: ReplayState, act: &Act) -> Result<Replay, OperationError> {
@@ -210,7 +209,7 @@ impl Operations {
     pub async fn resume_replay(&self, id: i64, max_failure_ratio: Option<f64>) -> Result<Replay, OperationError> {
         let act = self.act("resume", replay_json(id), "");
         self.may_change(&act).await?;
-        self.goes_to(id, ReplayTo::Workers).await?;
+        self.goes_to(&act, id, ReplayTo::Workers).await?;
         let is_stopped = self.replay(id).await?.state == ReplayState::Stopped;
         match max_failure_ratio {
             Some(ratio) => self.postgres.allow_failures(id, ratio).await?,
@@ -268,7 +267,7 @@ impl Operations {
     }
 }
 
-fn replay_json(id: i64) -> String {
+pub(super) fn replay_json(id: i64) -> String {
     format!("{{\"replay\":{id}}}")
 }
 

@@ -139,7 +139,8 @@ impl Postgres {
                     ended_at = CASE WHEN e.outcome IS NOT NULL THEN clock_timestamp() END
                FROM ended e
                 -- A worker may have notified it before its acknowledgement arrived here.
-              WHERE p.replay_id = $1 AND p.place = e.place AND (p.state = 'scheduled' OR p.outcome = 'notified')",
+              WHERE p.replay_id = $1 AND p.place = e.place
+                AND (p.state = 'scheduled' OR p.outcome = 'notified' AND e.outcome = 'published')",
             replay,
             &columns.places,
             columns.outcomes.as_slice() as _,

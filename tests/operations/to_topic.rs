@@ -12,6 +12,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use serde_json::json;
 
 use super::{Office, herald, herald_json, refused};
+use crate::ledger::fixture::{at, claim, settlement};
 use crate::support::gateway::Answer;
 use crate::support::kafka::{Broker, NewRecord};
 use crate::support::wait::{EVENTUALLY, blocking, wait_until};
@@ -367,6 +368,32 @@ async fn a_letter_is_taken_by_one_command_only_and_by_another_when_that_one_died
 }
 
 #[tokio::test]
+async fn a_letter_that_a_worker_notified_before_its_acknowledgement_came_stays_resolved() {
+    let office = Office::with_letters(2).await;
+    let ana = office.operator("ana");
+    let plan = ana.plan_replay(Selection::of_ids(vec![1, 2]), &to_topic()).await.unwrap().replay.id;
+    office.database.execute("UPDATE replays SET state = 'publishing', started_at = now()").await;
+    let postgres = &office.database.postgres;
+    assert_eq!(postgres.take_to_publish(plan, 2).await.unwrap().len(), 2);
+    let epoch = office.database.raise(0).await;
+    for number in [1, 2] {
+        let copy = at(0, 10 + number);
+        let order_id = number.to_string();
+        office.database.claim_one(claim(&order_id, copy, epoch)).await.unwrap();
+        postgres.done(&[settlement(&order_id, copy, epoch)]).await.unwrap();
+    }
+    // One acknowledgement comes late, the other one not at all.
+    let ends = [(1, Publication::Published(at(0, 11))), (2, Publication::GivenBack)];
+    postgres.end_publishing(plan, &ends).await.unwrap();
+    let progress = ana.replay(plan).await.unwrap().progress;
+    assert_eq!((progress.published, progress.notified, progress.planned), (1, 1, 0));
+    for order in ["1", "2"] {
+        assert_eq!(office.state(order).await, "resolved");
+    }
+    assert_eq!(office.database.look("SELECT string_agg(replays::text, ' ') FROM dead_letters").await, "1 1");
+}
+
+#[tokio::test]
 async fn a_plan_for_the_topic_is_not_for_the_workers_nor_the_other_way_round() {
     let office = Office::with_letters(2).await;
     let ana = office.operator("ana");
@@ -382,5 +409,6 @@ async fn a_plan_for_the_topic_is_not_for_the_workers_nor_the_other_way_round() {
         panic!("planned")
     };
     assert!(why.contains("has no canary"), "{why}");
-    assert_eq!(office.last_audit().await.2, "refused");
+    let refusals = office.database.look("SELECT count(*)::text FROM operator_audit WHERE result = 'refused'").await;
+    assert_eq!(refusals, "3");
 }
