@@ -124,12 +124,12 @@ impl Operations {
     async fn closing(&self, frozen: &Frozen, done: Vec<i64>) -> Result<Closing, OperationError> {
         let left: Vec<i64> = frozen.ids.iter().copied().filter(|id| done.binary_search(id).is_err()).collect();
         let left_count = left.len();
-        let left = if left.is_empty() { Vec::new() } else { self.told(left).await? };
+        let left = if left.is_empty() { Vec::new() } else { self.states(left).await? };
         Ok(Closing { done, left, left_count })
     }
 
     /// Their states, with who brought them there and when.
-    pub(super) async fn told(&self, ids: Vec<i64>) -> Result<Vec<(i64, String)>, OperationError> {
+    pub(super) async fn states(&self, ids: Vec<i64>) -> Result<Vec<(i64, String)>, OperationError> {
         let letters = self.postgres.letter_page(&Selection::of_ids(ids).to_json(), None, TOLD).await?;
         let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
         let prospects = self.postgres.prospects(&ids, ReplayTo::Workers, false).await?;

@@ -33,7 +33,7 @@ impl Operations {
         let mut groups = self.postgres.letter_groups(&selection.to_json()).await?;
         let covered = self.covered_errors(groups.iter().map(|group| group.sample_id).collect()).await?;
         for group in &mut groups {
-            cover(&mut group.sample_error, covered.get(&group.sample_id));
+            replace(&mut group.sample_error, covered.get(&group.sample_id));
         }
         Ok(groups)
     }
@@ -53,7 +53,7 @@ impl Operations {
         let (mut letters, total) = (letters?, total?);
         let covered = self.covered_errors(letters.iter().map(|letter| letter.id).collect()).await?;
         for letter in &mut letters {
-            cover(&mut letter.error, covered.get(&letter.id));
+            replace(&mut letter.error, covered.get(&letter.id));
         }
         let is_full = u32::try_from(letters.len()).is_ok_and(|found| found == limit);
         let next_before = letters.last().filter(|_| is_full).map(|last| last.id);
@@ -129,7 +129,7 @@ impl Operations {
     }
 }
 
-fn cover(error: &mut String, covered: Option<&String>) {
+fn replace(error: &mut String, covered: Option<&String>) {
     if let Some(covered) = covered {
         error.clone_from(covered);
     }

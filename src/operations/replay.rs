@@ -127,7 +127,7 @@ impl Operations {
     async fn why_none(&self, prospects: &[LetterProspect]) -> Result<String, OperationError> {
         let Some(letter) = prospects.first() else { return Ok("no dead letter is selected".to_owned()) };
         if letter.prospect == Prospect::Closed {
-            let told = self.told(vec![letter.id]).await?.pop();
+            let told = self.states(vec![letter.id]).await?.pop();
             return Ok(told.map_or_else(String::new, |(id, state)| format!("dead letter {id} is closed: {state}")));
         }
         Ok(self.why_not(letter))
