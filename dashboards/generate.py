@@ -27,12 +27,13 @@ MATCHERS = {
 GREEN, YELLOW, RED = "green", "#EAB839", "red"
 # The same thing has the same colour on every panel: good is green, bad is red, what waits is orange, what is repeated is blue.
 COLORS = {
-    **dict.fromkeys(("notified", "ok", "used", "fresh", "done", "assigned"), "green"),
-    **dict.fromkeys(("dead_lettered", "permanent", "error", "failed tries", "refused", "conflict", "lost", "stopped"), "red"),
-    **dict.fromkeys(("parked", "transient", "retry in parked", "takeover", "revoked", "paused", "open", "busy"), "orange"),
-    **dict.fromkeys(("duplicate", "resolved"), "blue"),
-    **dict.fromkeys(("ignored", "discarded", "idle"), "#8e8ea0"),
-    **dict.fromkeys(("outage", "quarantined", "breaker"), "purple"),
+    **dict.fromkeys(("notified", "ok", "used", "fresh", "assigned", "running"), "green"),
+    **dict.fromkeys(("dead_lettered", "permanent", "error", "failed tries", "refused", "lost", "stopped", "ledger"), "red"),
+    **dict.fromkeys(("parked", "transient", "retry", "retry in parked", "takeover", "revoked", "paused", "open", "parked_limit"), "orange"),
+    **dict.fromkeys(("duplicate", "resolved", "replay", "publishing", "backpressure"), "blue"),
+    **dict.fromkeys(("replaying", "unknown", "busy"), "yellow"),
+    **dict.fromkeys(("ignored", "discarded", "idle", "planned"), "#8e8ea0"),
+    **dict.fromkeys(("outage", "quarantined", "breaker", "fenced"), "purple"),
 }
 
 
@@ -50,11 +51,12 @@ def steps(alerts, scale, base):
     return [{"color": base, "value": None}] + [{"color": color, "value": round(number, 9)} for number, color in found]
 
 
-def panel(kind, title, description, unit, width, height, *queries, alerts=(), runbooks=(), scale=1, rising=(), draw="lines", **more):
+def panel(kind, title, description, unit, width, height, *queries, alerts=(), runbooks=(), scale=1, rising=(), lines=(), draw="lines", **more):
     """One panel. A query is (expression, legend). `alerts` draw their thresholds and link to their runbooks, `runbooks` link only;
-    `rising` gives thresholds of values that are bad when low: (value, colour) from the bottom up. `draw` is lines, stack, or bars: for
+    `rising` gives thresholds of values that are bad when low: (value, colour) from the bottom up; `lines` are other limits. `draw` is lines, stack, or bars: for
     what happens now and then, which a line would not show."""
     thresholds = steps(alerts, scale, GREEN)
+    thresholds += [{"color": YELLOW, "value": value} for value in lines]
     if rising:
         thresholds = [{"color": RED, "value": None}] + [{"color": color, "value": value} for value, color in rising]
     is_instant = kind in ("stat", "table", "bargauge")
@@ -70,15 +72,17 @@ def panel(kind, title, description, unit, width, height, *queries, alerts=(), ru
     if kind == "timeseries":
         custom = {
             "drawStyle": "bars" if draw == "bars" else "line",
-            "lineWidth": 1,
-            "fillOpacity": {"lines": 8, "stack": 25, "bars": 80}[draw],
+            # Where areas are stacked, the line of one that is 0 would cover the edge of the one below.
+            "lineWidth": 0 if draw == "stack" else 1,
+            "fillOpacity": {"lines": 8, "stack": 70, "bars": 80}[draw],
             "showPoints": "never",
             "stacking": {"mode": "none" if draw == "lines" else "normal", "group": "A"},
-            "thresholdsStyle": {"mode": "dashed" if alerts or rising else "off"},
+            "thresholdsStyle": {"mode": "dashed" if alerts or rising or lines else "off"},
         }
     options = {
         "timeseries": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}},
-        "stat": {"colorMode": "background", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"], "fields": ""}},
+        # Small ones may shout; of large ones the number is enough.
+        "stat": {"colorMode": "background" if height <= 4 else "value", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"], "fields": ""}},
         "bargauge": {"orientation": "horizontal", "displayMode": "basic", "reduceOptions": {"calcs": ["lastNotNull"]}},
         "state-timeline": {"showValue": "never", "legend": {"displayMode": "list", "placement": "bottom"}},
         "table": {"showHeader": True},
@@ -263,7 +267,7 @@ def overview():
     yield panel(
         "timeseries", "Age of an event when it is notified",
         "From the record's timestamp to its notification: what a customer waits. The objective is 60 s for 99 %.",
-        "s", 6, 8, *quantiles("herald_event_age_seconds", "@T"), runbooks=["HeraldFreshBurnFast", "HeraldFreshBurnSlow"],
+        "s", 6, 8, *quantiles("herald_event_age_seconds", "@T"), lines=[60], runbooks=["HeraldFreshBurnFast", "HeraldFreshBurnSlow"],
     )
     yield row("Backlog")
     yield panel(
@@ -281,9 +285,10 @@ def overview():
     )
     yield panel(
         "timeseries", "Time to end the backlog",
-        "Backlog divided by the present rate, as if nothing more arrived. Years mean that nothing ends.",
+        "Backlog divided by the present rate, as if nothing more arrived. A day is a day or more, or that nothing ends.",
         "s", 8, 8,
-        ("sum(herald:consumer_lag_records{@R}) / clamp_min(sum(herald:records_ended:rate5m{@R}), 0.000001)", "time to drain"),
+        ("clamp_max(sum(herald:consumer_lag_records{@R}) / clamp_min(sum(herald:records_ended:rate5m{@R}), 0.000001), 86400)",
+         "time to drain"),
         runbooks=["HeraldRetriesPilingUp"],
     )
 
@@ -345,8 +350,8 @@ def infrastructure():
     yield panel(
         "timeseries", "Since the last poll, and since the last look at the lag",
         "Below a second for the poll and below ten for the lag is good. Both grow when the process or the broker hangs.",
-        "s", 6, 7, ("time() - herald_last_poll_timestamp_seconds{@S}", "poll {{instance}}"),
-        ("time() - herald_consumer_lag_sample_timestamp_seconds{@S}", "lag {{instance}}"),
+        "s", 6, 7, ("time() - (herald_last_poll_timestamp_seconds{@S} > 0)", "poll {{instance}}"),
+        ("time() - (herald_consumer_lag_sample_timestamp_seconds{@S} > 0)", "lag {{instance}}"),
     )
     yield panel(
         "timeseries", "Oldest record against the retention",
@@ -581,9 +586,9 @@ def dead_letters():
         "short", 6, 7, ("max(herald:replay_remaining_records{@J})", "remaining"), runbooks=["HeraldReplayStuck"],
     )
     yield panel(
-        "timeseries", "Replay runs, by state",
-        "`stopped` was stopped by its failure ratio and waits for somebody.",
-        "short", 6, 7, ("max by (state) (herald_replay_runs{@S})", "{{state}}"),
+        "timeseries", "Replays not ended, by state",
+        "`stopped` was stopped by its failure ratio and waits for somebody; `planned` are plans that nobody has executed.",
+        "short", 6, 7, ('max by (state) (herald_replay_runs{@S, state!~"done|cancelled"})', "{{state}}"), draw="stack",
     )
     yield panel(
         "timeseries", "Actions of operators, by action and result",

@@ -79,7 +79,8 @@ def draw(name, url, seconds, directory):
 
 
 def main():
-    url, seconds, directory = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    # Without the start of everything.
+    url, seconds, directory = sys.argv[1], int(sys.argv[2]) - 20, Path(sys.argv[3])
     directory.mkdir(parents=True, exist_ok=True)
     for name in DASHBOARDS:
         draw(name, url, seconds, directory)

@@ -1,6 +1,6 @@
 //! What happens in these minutes: daily traffic, an outage of the gateway, a rollout, a burst, dead letters of a bug and their replay.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
@@ -11,9 +11,8 @@ use crate::support::worker::{Worker, WorkerSetup};
 use crate::support::{World, orders};
 
 const PARTITIONS: i32 = 6;
-const ORDERS_PER_TICK: u64 = 8;
-const TICKS_PER_SECOND: u32 = 4;
-const TICK: Duration = Duration::from_millis(250);
+const ORDERS_PER_SECOND: u64 = 30;
+const TICK: Duration = Duration::from_millis(500);
 
 pub struct Story {
     world: World,
@@ -47,6 +46,7 @@ impl Story {
         self.traffic(30).await;
         self.is_bug_there = false;
         self.traffic(15).await;
+        self.analyze().await;
         self.world.gateway.down().await;
         self.traffic(25).await;
         self.world.gateway.up().await;
@@ -64,23 +64,29 @@ impl Story {
         self.traffic(25).await;
         self.operator(&["dlq", "discard", "--reason", "invalid", "--why", "test_data"]).await;
         self.burst(2_500).await;
-        self.traffic(60).await;
+        self.traffic(30).await;
+        self.analyze().await;
+        self.traffic(30).await;
     }
 
-    /// So many seconds of it.
-    async fn traffic(&mut self, seconds: u32) {
-        for tick in 0..seconds * TICKS_PER_SECOND {
-            let mut records: Vec<_> = (0..ORDERS_PER_TICK).map(|_| self.order()).collect();
-            match tick % 20 {
-                7 => records.push(orders::record(&orders::created(self.next_order - 1))),
-                13 => records.push(orders::record(&orders::event("ORDER_SEEN", self.next_order))),
-                _ => {}
-            }
-            if tick % 60 == 40 {
-                records.push(NewRecord::of("{\"event_type\": \"ORDER_CREATED\", \"order\": {}}"));
+    /// So many seconds of it, however long it takes to produce.
+    async fn traffic(&mut self, seconds: u64) {
+        let (started, first) = (Instant::now(), self.next_order);
+        while started.elapsed() < Duration::from_secs(seconds) {
+            sleep(TICK).await;
+            let due = first + started.elapsed().as_secs() * ORDERS_PER_SECOND;
+            let mut records = Vec::new();
+            while self.next_order < due {
+                let order = self.next_order;
+                records.push(self.order());
+                match order % 300 {
+                    40 | 140 | 240 => records.push(orders::record(&orders::created(order))),
+                    90 => records.push(orders::record(&orders::event("ORDER_SEEN", order))),
+                    200 => records.push(NewRecord::of("{\"event_type\": \"ORDER_CREATED\", \"order\": {}}")),
+                    _ => {}
+                }
             }
             self.world.kafka.produce(&self.world.topic, self.placed(records)).await;
-            sleep(TICK).await;
         }
     }
 
@@ -123,6 +129,11 @@ impl Story {
             self.workers[number] = self.setup.clone().with("HERALD_HTTP__ADDRESS", &address).spawn();
             self.traffic(12).await;
         }
+    }
+
+    /// As autovacuum does, which the private server has no time for.
+    async fn analyze(&self) {
+        sqlx::query("ANALYZE processed_orders").execute(&self.world.database.pool).await.unwrap();
     }
 
     async fn replay(&self, plan: &str) {
