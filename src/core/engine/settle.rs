@@ -45,6 +45,9 @@ impl Engine {
     }
 
     fn found(&mut self, now: Now, ticket: Ticket, row: &LedgerRow, effects: &mut Effects) {
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        // It was meant for this claim: the holder of then may rightly have it when this one claims again.
+        entry.seize_from = None;
         let Some(entry) = self.entries.get(&ticket) else { return };
         let is_given_up = entry.burial.is_some();
         let verdict = judge(row, &self.holder(entry), entry.fingerprint);
@@ -68,17 +71,16 @@ impl Engine {
 
     fn wait_for_holder(&mut self, now: Now, ticket: Ticket, holder: &Holder, effects: &mut Effects) {
         let is_head = self.is_head_of_lane(ticket);
-        let seizure = self.may_seize(ticket, holder);
+        let may_seize = self.may_seize(ticket, holder).is_some();
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
-        entry.seize_from = None;
         let busy = entry.busy.get_or_insert(Busy { since: now, tries: 0, is_inspecting: false });
         busy.tries = busy.tries.saturating_add(1);
         let (waited, tries) = (now.saturating_sub(busy.since), busy.tries);
         if !is_head {
             return self.set_stage(ticket, Stage::Behind);
         }
-        if let Some(seizure) = seizure {
-            return self.seize(ticket, seizure, holder);
+        if may_seize {
+            return self.seize(ticket, holder);
         }
         if waited >= INSPECT_HOLDER_AFTER {
             if !busy.is_inspecting {
@@ -117,21 +119,38 @@ impl Engine {
                 }
                 // A later copy may have claimed an identity whose earlier copy was dead, and its worker died before either
                 // offset was committed. In one lane each would wait for the other for ever, and so in a ring of lanes.
-                let waits_and_is_later =
-                    holder.stage == Stage::Claimed && holder.record.coordinates > entry.record.coordinates;
+                let waits = matches!(holder.stage, Stage::Claimed | Stage::Behind);
+                let waits_and_is_later = waits && holder.record.coordinates > entry.record.coordinates;
                 waits_and_is_later.then_some(Seizure::FromWaiting(other))
             }
         }
     }
 
-    fn seize(&mut self, ticket: Ticket, seizure: Seizure, holder: &Holder) {
-        if let Seizure::FromWaiting(other) = seizure {
-            self.set_stage(other, Stage::Behind);
-        }
+    fn seize(&mut self, ticket: Ticket, holder: &Holder) {
         if let Some(entry) = self.entries.get_mut(&ticket) {
             entry.seize_from = Some(holder.clone());
         }
         self.claim_again(ticket);
+    }
+
+    /// What may be seized is decided when the statement is sent: a holder of this worker may have come to its turn meanwhile. One that
+    /// claims from here on is sent behind.
+    pub(super) fn confirm_seizures(&mut self, claims: &[Ticket]) {
+        for ticket in claims {
+            let Some(holder) = self.entries.get(ticket).and_then(|entry| entry.seize_from.clone()) else { continue };
+            if !self.partitions.contains_key(&holder.coordinates.partition) || holder.topic != self.config.topic {
+                continue;
+            }
+            match self.may_seize(*ticket, &holder) {
+                Some(Seizure::FromWaiting(other)) => self.set_stage(other, Stage::Behind),
+                Some(Seizure::FromNobody) => {}
+                None => {
+                    if let Some(entry) = self.entries.get_mut(ticket) {
+                        entry.seize_from = None;
+                    }
+                }
+            }
+        }
     }
 
     /// The holder may wait for a claim that is held behind this record: in a ring of lanes of different workers each would wait

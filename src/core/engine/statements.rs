@@ -34,6 +34,12 @@ impl Engine {
     }
 
     pub(super) fn send_batches(&mut self, now: Now, effects: &mut Effects) {
+        let is_claiming = |entry: &&Box<Entry>| entry.stage == Stage::Claiming;
+        let claims = self.claims.next(now, |ticket| {
+            let entry = self.entries.get(&ticket).filter(is_claiming)?;
+            Some((&entry.identity, 0))
+        });
+        self.confirm_seizures(&claims);
         let entries = &self.entries;
         let describe = |stage: Stage, bytes: fn(&Entry) -> usize| {
             move |ticket: Ticket| {
@@ -41,7 +47,6 @@ impl Engine {
                 Some((&entry.identity, bytes(entry)))
             }
         };
-        let claims = self.claims.next(now, describe(Stage::Claiming, |_| 0));
         let yields = self.yields.next(now, describe(Stage::Yielding, |_| 0));
         let settlements = self.settlements.next(now, describe(Stage::Settling, |_| 0));
         let starts = self.starts.next(now, |ticket| {
