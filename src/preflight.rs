@@ -9,7 +9,7 @@ use crate::postgres::Postgres;
 /// One line of `herald check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at: `kafka`, `topic`, `dead letter`, `database`, `ledger`, `channel`.
+    /// What was looked at: `kafka`, `topic`, `dead letter`, `database`, `ledger`, `parked`, `channel`.
     pub area: &'static str,
     pub verdict: Verdict,
     /// One line.
@@ -86,6 +86,7 @@ pub async fn before_start(settings: &Settings, postgres: &Postgres) -> Preflight
     let topic_retention = source.map_or(Retention::Unknown, |topic| topic.retention);
     let mut findings = kafka.findings;
     findings.extend(postgres.preflight(settings.ledger.retention, topic_retention).await);
+    findings.extend(postgres.parked_order(&settings.decoder()).await);
     Preflight {
         findings,
         topic_retention,

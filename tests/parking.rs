@@ -262,3 +262,22 @@ async fn over_the_limit_of_parked_records_some_wait_in_memory_then_partitions_pa
     next.wait_for_metric("herald_consumer_paused_partitions", &[], 0.0).await;
     assert_eq!(rows(&world.database.pool).await.len(), 0);
 }
+
+#[tokio::test]
+async fn check_and_a_start_warn_of_parked_records_that_wait_under_another_ordering_key() {
+    const WARNING: &str = "2 of 2 parked records wait under another ordering.key";
+    let mut world = World::with_partitions(1).await;
+    world.gateway.answer_order("1", [later(3_600)]);
+    world.gateway.answer_order("2", [later(3_600)]);
+    world.produce(&[orders::created(1), orders::created(2)]).await;
+    let mut worker = setup(&world).start().await;
+    world.parked_when(2).await;
+    let same = setup(&world).run_command(&["check"]).await;
+    assert!(!same.stdout.contains("ordering.key"), "{}", same.stdout);
+    worker.kill9().await;
+    let changed = setup(&world).with("HERALD_ORDERING__KEY", "user_id");
+    let check = changed.run_command(&["check"]).await;
+    assert!(check.code == Some(0) && check.stdout.contains(WARNING), "{}{}", check.stdout, check.stderr);
+    let next = changed.start().await;
+    assert!(next.log().contains(WARNING), "{}", next.log());
+}

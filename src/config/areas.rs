@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::kafka::Kafka;
 use super::secret::{Secret, redacted_url};
 use super::units::{duration, size};
+use crate::core::decode::Decoder;
 pub use crate::core::key::OrderingKey;
 pub use crate::core::semantics::Semantics;
 
@@ -31,6 +32,14 @@ pub struct Settings {
     pub limits: Limits,
     pub http: Http,
     pub telemetry: Telemetry,
+}
+
+impl Settings {
+    /// Reads records as this configuration says.
+    #[must_use]
+    pub fn decoder(&self) -> Decoder {
+        Decoder::new(self.notification.event_types.iter().map(String::as_str), self.ordering.key)
+    }
 }
 
 /// The Postgres database that holds the ledger and the dead letters.
@@ -113,7 +122,8 @@ pub struct Delivery {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ordering {
-    /// Records of one partition that share this key are delivered one at a time, in offset order.
+    /// Records of one partition that share this key are delivered one at a time, in offset order. What is parked when it is changed
+    /// stays under the key of before, and later records do not wait for it; `herald check` says so.
     pub key: OrderingKey,
 }
 

@@ -16,6 +16,7 @@ mod history;
 mod ledger;
 mod migrations;
 mod parked;
+mod parked_order;
 mod pool;
 mod preflight;
 mod prune;

@@ -22,7 +22,6 @@ use crate::channels::Channel;
 use crate::channels::pool::{DeliveryPool, Ended};
 use crate::config::Settings;
 use crate::core::breaker::BreakerConfig;
-use crate::core::decode::Decoder;
 use crate::core::effect::{Delivery, Effect, Effects, Report};
 use crate::core::engine::{Engine, EngineConfig};
 use crate::core::input::{Input, Now, ReplayRow};
@@ -121,7 +120,7 @@ pub async fn run(parts: Parts) -> Ending {
     upkeep.spawn(upkeep::expire(parts.postgres.clone(), retention, Arc::clone(&parts.telemetry)));
     let replays = Replays {
         postgres: parts.postgres.clone(),
-        decoder: decoder(&parts.settings),
+        decoder: parts.settings.decoder(),
         topic: parts.settings.kafka.topic.as_str().into(),
         telemetry: Arc::clone(&parts.telemetry),
     };
@@ -158,14 +157,10 @@ pub async fn run(parts: Parts) -> Ending {
     worker.work(events).await
 }
 
-fn decoder(settings: &Settings) -> Decoder {
-    Decoder::new(settings.notification.event_types.iter().map(String::as_str), settings.ordering.key)
-}
-
 fn engine_config(settings: &Settings) -> EngineConfig {
     EngineConfig {
         topic: settings.kafka.topic.as_str().into(),
-        decoder: decoder(settings),
+        decoder: settings.decoder(),
         semantics: settings.notification.semantics,
         max_attempts: settings.retry.max_attempts,
         retry: Schedule::new(settings.retry.initial_backoff, settings.retry.max_backoff),

@@ -34,9 +34,8 @@ impl Engine {
     }
 
     pub(super) fn send_batches(&mut self, now: Now, effects: &mut Effects) {
-        let is_claiming = |entry: &&Box<Entry>| entry.stage == Stage::Claiming;
         let claims = self.claims.next(now, |ticket| {
-            let entry = self.entries.get(&ticket).filter(is_claiming)?;
+            let entry = self.entries.get(&ticket).filter(|entry| entry.stage == Stage::Claiming)?;
             Some((&entry.identity, 0))
         });
         self.confirm_seizures(&claims);
