@@ -83,6 +83,13 @@ impl PartitionState {
         self.lanes.entry(lane).or_default().push_back(ticket);
     }
 
+    /// Takes back a record that had left its lane: before those that came later, but never before the first, which may run.
+    pub(super) fn rejoin_lane(&mut self, lane: LaneKey, ticket: Ticket) {
+        let queue = self.lanes.entry(lane).or_default();
+        let place = queue.iter().skip(1).position(|other| *other > ticket).map_or(queue.len(), |place| place + 1);
+        queue.insert(place, ticket);
+    }
+
     pub(super) fn lane(&self, lane: LaneKey) -> impl Iterator<Item = Ticket> {
         self.lanes.get(&lane).into_iter().flatten().copied()
     }

@@ -47,7 +47,8 @@ impl Postgres {
              ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
              SET (state, fingerprint, topic, kpartition, koffset, epoch, serial, starts, claimed_at, settled_at) = (
                SELECT 'c', excluded.fingerprint, excluded.topic, excluded.kpartition, excluded.koffset, excluded.epoch,
-                      CASE l.epoch WHEN excluded.epoch THEN greatest(l.serial, excluded.serial) ELSE excluded.serial END,
+                      CASE WHEN (l.topic, l.kpartition, l.epoch) = (excluded.topic, excluded.kpartition, excluded.epoch)
+                           THEN greatest(l.serial, excluded.serial) ELSE excluded.serial END,
                       CASE l.state WHEN 'c' THEN l.starts ELSE 0::smallint END,
                       excluded.claimed_at, NULL::timestamptz
                 WHERE CASE l.state

@@ -144,3 +144,20 @@ async fn a_copy_that_takes_a_yielded_claim_knows_that_it_was_started() {
     let taken = database.claim_one(claim("1", at(0, 9), next)).await.unwrap();
     assert_eq!((taken.holder, taken.starts, taken.inserted), (holder(at(0, 9)), 1, false));
 }
+
+#[tokio::test]
+async fn a_claim_that_is_taken_over_from_another_partition_counts_by_the_serials_of_its_own_owner() {
+    let database = test_database().await;
+    // Epochs are counted for each partition: these are equal, and say nothing of one another.
+    let (there, here) = (database.raise(1).await, database.raise(0).await);
+    assert_eq!(there, here);
+    let mut claiming = claim("1", at(1, 3), there);
+    claiming.serial = Serial(900);
+    database.claim_one(claiming).await;
+    let mut seizing = claim("1", at(0, 5), here);
+    (seizing.serial, seizing.seize_from) = (Serial(7), Some(holder(at(1, 3))));
+    database.claim_one(seizing).await;
+    let parking = parking("1", at(0, 5), here);
+    let parking = Parking { settlement: numbered(8, parking.settlement.clone()), ..parking };
+    assert_eq!(database.postgres.park(&[parking]).await.unwrap(), [Ticket(5)]);
+}

@@ -94,6 +94,10 @@ impl Engine {
                 }
                 (Origin::Polled { .. }, Some(state)) => {
                     state.parked.joins_not(key);
+                    if key == entry.key {
+                        entry.lane = Some(key);
+                        state.rejoin_lane(key, ticket);
+                    }
                     self.claim_again(ticket);
                 }
             }

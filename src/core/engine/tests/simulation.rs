@@ -19,11 +19,12 @@ const RECORDS: usize = 40;
 /// Steps of one seed before everything works again; more than a million in all.
 const STEPS: usize = 1_500;
 /// Seeds that failed once.
-const REGRESSIONS: [(u64, Story); 4] = [
+const REGRESSIONS: [(u64, Story); 5] = [
     (45, Story::AtLeastOnce),
     (290, Story::AtLeastOnce),
     (362, Story::AtLeastOnce),
     (395_935_662_103, Story::FullParking),
+    (1_038_524_857_502, Story::Deadly),
 ];
 /// Records that are polled at once.
 const POLL: usize = 4;

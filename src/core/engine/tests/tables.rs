@@ -92,6 +92,7 @@ impl Tables {
             serial: claim.serial,
             fingerprint: claim.fingerprint,
         });
+        let of_same_owner = (row.coordinates.partition, row.epoch) == (claim.coordinates.partition, claim.epoch);
         let later = row.coordinates.partition != claim.coordinates.partition
             || row.coordinates.offset < claim.coordinates.offset;
         if row.state == LedgerState::Dead && later {
@@ -102,7 +103,7 @@ impl Tables {
             row.coordinates = claim.coordinates;
         }
         if row.state == LedgerState::Claimed && row.coordinates == claim.coordinates {
-            row.serial = if row.epoch == claim.epoch { row.serial.max(claim.serial) } else { claim.serial };
+            row.serial = if of_same_owner { row.serial.max(claim.serial) } else { claim.serial };
             (row.epoch, row.is_yielded) = (claim.epoch, false);
         }
         let holder = Holder { topic: "order_events".into(), coordinates: row.coordinates };
