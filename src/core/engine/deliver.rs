@@ -55,7 +55,21 @@ impl Engine {
                 Some(Stage::Claimed) => self.make_ready(ticket),
                 // The copy that held the claim stood before it in the lane, perhaps: ask again at once.
                 Some(Stage::Busy { .. } | Stage::Behind) => self.claim_again(ticket),
-                _ => {}
+                // It goes on when what is under way was answered, or its time has come.
+                Some(
+                    Stage::Gated
+                    | Stage::Claiming
+                    | Stage::Yielding
+                    | Stage::Ready
+                    | Stage::Starting
+                    | Stage::Delivering
+                    | Stage::Failing { .. }
+                    | Stage::Waiting { .. }
+                    | Stage::Settling
+                    | Stage::Parking
+                    | Stage::Burying,
+                )
+                | None => {}
             }
         }
     }

@@ -92,7 +92,16 @@ impl Engine {
                 Stage::Delivering | Stage::Settling => true,
                 Stage::Parking => self.parkings.is_under_way(ticket),
                 Stage::Burying => self.burials.is_under_way(ticket),
-                _ => false,
+                Stage::Gated
+                | Stage::Claiming
+                | Stage::Busy { .. }
+                | Stage::Behind
+                | Stage::Claimed
+                | Stage::Yielding
+                | Stage::Ready
+                | Stage::Starting
+                | Stage::Waiting { .. }
+                | Stage::Failing { .. } => false,
             };
             if entry.stage == Stage::Starting {
                 self.breaker.abandoned(self.last_input_at, ticket);

@@ -130,11 +130,12 @@ impl Engine {
         Some(self.loads.held_until.map_or(due, |until| due.max(until)))
     }
 
+    /// Memory may be full of records that wait for parked ones: some of these are read all the same.
     fn may_load(&self) -> bool {
+        let has_memory = self.entries.len() < self.config.max_records && self.bytes < self.config.max_bytes;
         self.loads.under_way.is_none()
             && !self.is_suspended
-            && self.entries.len() < self.config.max_records
-            && self.bytes < self.config.max_bytes
+            && (has_memory || self.loaded.records == 0)
             && self.loaded.records <= self.config.max_records / PARKED_SHARE
     }
 

@@ -16,13 +16,17 @@ use crate::core::watermark::Whereabouts;
 /// From then on it is asked whether the copy that holds a claim is gone for good.
 const INSPECT_HOLDER_AFTER: Duration = Duration::from_secs(5);
 
-/// Whose claim can be taken at once.
+/// What this worker knows of the copy that holds a claim.
 #[derive(Clone, Copy)]
-enum Seizure {
-    /// No record goes on with it.
-    FromNobody,
-    /// A later copy only waits for its turn.
-    FromWaiting(Ticket),
+enum HolderHere {
+    /// Nothing: only its partition's offsets can tell.
+    Unknown,
+    /// It may go on with its claim.
+    Alive,
+    /// No record goes on with the claim: it can be taken at once.
+    Gone,
+    /// It is a later copy that only waits for its turn: its claim can be taken at once.
+    Waiting(Ticket),
 }
 
 impl Engine {
@@ -71,7 +75,7 @@ impl Engine {
 
     fn wait_for_holder(&mut self, now: Now, ticket: Ticket, holder: &Holder, effects: &mut Effects) {
         let is_head = self.is_head_of_lane(ticket);
-        let may_seize = self.may_seize(ticket, holder).is_some();
+        let may_seize = matches!(self.holder_here(ticket, holder), HolderHere::Gone | HolderHere::Waiting(_));
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         let busy = entry.busy.get_or_insert(Busy { since: now, tries: 0, is_inspecting: false });
         busy.tries = busy.tries.saturating_add(1);
@@ -96,32 +100,28 @@ impl Engine {
         self.timers.push(Reverse((until, ticket)));
     }
 
-    /// Whether the claim of a copy that this worker knows can be taken from it at once.
-    fn may_seize(&self, ticket: Ticket, holder: &Holder) -> Option<Seizure> {
-        let entry = self.entries.get(&ticket)?;
-        let state = self.partitions.get(&holder.coordinates.partition)?;
-        if holder.topic != self.config.topic {
-            return None;
-        }
+    fn holder_here(&self, ticket: Ticket, holder: &Holder) -> HolderHere {
+        let state = self.partitions.get(&holder.coordinates.partition).filter(|_| holder.topic == self.config.topic);
+        let (Some(entry), Some(state)) = (self.entries.get(&ticket), state) else { return HolderHere::Unknown };
         match state.watermark.locate(holder.coordinates.offset) {
-            Whereabouts::Unknown => None,
+            Whereabouts::Unknown => HolderHere::Unknown,
             // An owner before us left it behind. Memory may be full of copies that wait for such ones, so that none is ever fetched.
             Whereabouts::NotYet => {
                 let may_run_still = self.orphans.contains_key(&holder.coordinates.partition);
-                (state.is_active() && !may_run_still).then_some(Seizure::FromNobody)
+                if state.is_active() && !may_run_still { HolderHere::Gone } else { HolderHere::Alive }
             }
             // It ended without this claim, or what is there now is another record: the topic was recreated.
-            Whereabouts::Gone => Some(Seizure::FromNobody),
+            Whereabouts::Gone => HolderHere::Gone,
             Whereabouts::Unfinished(other) => {
-                let holder = self.entries.get(&other)?;
+                let Some(holder) = self.entries.get(&other) else { return HolderHere::Alive };
                 if holder.identity != entry.identity {
-                    return Some(Seizure::FromNobody);
+                    return HolderHere::Gone;
                 }
                 // A later copy may have claimed an identity whose earlier copy was dead, and its worker died before either
                 // offset was committed. In one lane each would wait for the other for ever, and so in a ring of lanes.
                 let waits = matches!(holder.stage, Stage::Claimed | Stage::Behind);
-                let waits_and_is_later = waits && holder.record.coordinates > entry.record.coordinates;
-                waits_and_is_later.then_some(Seizure::FromWaiting(other))
+                let is_later = holder.record.coordinates > entry.record.coordinates;
+                if waits && is_later { HolderHere::Waiting(other) } else { HolderHere::Alive }
             }
         }
     }
@@ -138,13 +138,10 @@ impl Engine {
     pub(super) fn confirm_seizures(&mut self, claims: &[Ticket]) {
         for ticket in claims {
             let Some(holder) = self.entries.get(ticket).and_then(|entry| entry.seize_from.clone()) else { continue };
-            if !self.partitions.contains_key(&holder.coordinates.partition) || holder.topic != self.config.topic {
-                continue;
-            }
-            match self.may_seize(*ticket, &holder) {
-                Some(Seizure::FromWaiting(other)) => self.set_stage(other, Stage::Behind),
-                Some(Seizure::FromNobody) => {}
-                None => {
+            match self.holder_here(*ticket, &holder) {
+                HolderHere::Waiting(other) => self.set_stage(other, Stage::Behind),
+                HolderHere::Gone | HolderHere::Unknown => {}
+                HolderHere::Alive => {
                     if let Some(entry) = self.entries.get_mut(ticket) {
                         entry.seize_from = None;
                     }

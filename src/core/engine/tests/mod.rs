@@ -285,15 +285,19 @@ fn poison_ends_as_a_dead_letter_and_its_neighbours_go_on() {
 
 #[test]
 fn a_busy_copy_spends_no_attempt_and_is_delivered_when_the_holder_never_ends() {
+    // In a partition of another worker, and below where this one began.
+    for (partition, offset) in [(Partition(9), 3), (P0, -1)] {
+        let coordinates = Coordinates { partition, offset: Offset(offset) };
+        seize_from(&Holder { topic: "order_events".into(), coordinates });
+    }
+}
+
+fn seize_from(holder: &Holder) {
     let mut bench = Bench::new(vec![order(P0, 4, 1)]);
-    let holder = Holder {
-        topic: "order_events".into(),
-        coordinates: Coordinates { partition: Partition(9), offset: Offset(3) },
-    };
     let mut inspected = 0;
     for _ in 0..40 {
         for claim in bench.claims() {
-            let row = if claim.seize_from.as_ref() == Some(&holder) {
+            let row = if claim.seize_from.as_ref() == Some(holder) {
                 ours(&claim, false)
             } else {
                 LedgerRow { holder: holder.clone(), ..ours(&claim, false) }

@@ -91,6 +91,26 @@ fn room_for_parked_records_is_taken_by_those_that_waited_in_memory() {
     }
 }
 
+#[test]
+fn memory_that_is_full_of_those_behind_parked_ones_does_not_keep_these_from_being_read() {
+    let mut bench = Bench::new(|config| {
+        config.decoder = Decoder::new(["ORDER_CREATED"], OrderingKey::UserId);
+        config.max_parked = 10;
+        config.max_records = 20;
+    });
+    // All of one user: the first fails, and the others stay behind it.
+    bench.poll(orders(0..10));
+    bench.answer(fails(TRANSIENT));
+    bench.poll(orders(10..20));
+    bench.poll(orders(20..40));
+    let stats = bench.engine.stats();
+    assert_eq!((stats.parked_rows, stats.in_flight), (10, 30));
+    for offset in 0..40 {
+        assert_eq!(bench.answer_next(Ok(())).0, offset);
+    }
+    assert_eq!(bench.stored, 40);
+}
+
 /// The topic goes on with orders that nothing is wrong with, one each time that something is fetched.
 fn drain(bench: &mut Bench, is_over: impl Fn(&Bench) -> bool) -> i64 {
     let mut end = HOPELESS;
