@@ -192,7 +192,8 @@ pub struct DeadLetters {
     pub topic: String,
     /// Create the topic at start if it does not exist.
     pub create_topic: bool,
-    /// How long a dead letter is kept after its last failure, whatever its state. What expires within a day is warned of.
+    /// How long a dead letter is kept after its last failure. One that is unpublished or being replayed is kept beyond it. What expires
+    /// within a day is warned of.
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1h", "x-maximum" = "3650d"))]
     pub retention: Duration,

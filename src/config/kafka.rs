@@ -33,8 +33,8 @@ pub struct Kafka {
     pub start_from: StartFrom,
     /// What happens when records were deleted by retention before they were processed.
     pub on_lost_offsets: OnLostOffsets,
-    /// How long a worker may be silent before its partitions go to others. Ignored with the protocol `consumer`, where
-    /// the broker decides.
+    /// How long a worker may be silent before its partitions go to others. With the protocol `consumer` the broker decides that; set
+    /// this to what it decides: after a pause of half of it the worker asks whether its partitions are still its own.
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1s", "x-maximum" = "30m"))]
     pub session_timeout: Duration,
@@ -122,7 +122,7 @@ pub(crate) fn is_secret_option(name: &str) -> bool {
 }
 
 /// librdkafka options that Herald's promise rests on, or that have a key of their own.
-const RESERVED: [(&str, &str); 16] = [
+const RESERVED: [(&str, &str); 21] = [
     ("bootstrap.servers", "set kafka.bootstrap_servers instead"),
     ("metadata.broker.list", "set kafka.bootstrap_servers instead"),
     ("group.id", "set kafka.group instead"),
@@ -131,13 +131,18 @@ const RESERVED: [(&str, &str); 16] = [
     ("session.timeout.ms", "set kafka.session_timeout instead"),
     ("max.poll.interval.ms", "set kafka.max_poll_interval instead"),
     ("auto.offset.reset", "set kafka.start_from or kafka.on_lost_offsets instead"),
+    ("partition.assignment.strategy", "nothing: partitions are given back one by one, which needs cooperative-sticky"),
     ("enable.auto.commit", "nothing: offsets are committed only after custody"),
     ("auto.commit.enable", "nothing: offsets are committed only after custody"),
     ("enable.auto.offset.store", "nothing: offsets are stored only after custody"),
+    ("offset.store.method", "nothing: the group keeps the offsets"),
     ("enable.partition.eof", "nothing: the consumer does not use it"),
     ("enable.idempotence", "nothing: dead letters are always published idempotently"),
     ("acks", "nothing: dead letters always wait for all replicas"),
     ("request.required.acks", "nothing: dead letters always wait for all replicas"),
+    ("message.timeout.ms", "nothing: an outage of the dead-letter topic must show within seconds"),
+    ("delivery.timeout.ms", "nothing: an outage of the dead-letter topic must show within seconds"),
+    ("batch.num.messages", "nothing: a dead letter that is refused must fail alone"),
     ("transactional.id", "nothing: the producer is not transactional"),
 ];
 

@@ -40,6 +40,7 @@ pub use areas::{
 };
 pub use checks::Purpose;
 pub use docs::{example, markdown};
+pub(crate) use kafka::reserved_option;
 pub use kafka::{GroupProtocol, Kafka, OnLostOffsets, StartFrom};
 pub use load::{Loaded, load};
 pub use problem::{ConfigError, Origin, Problem};

@@ -1,7 +1,7 @@
 //! When to try again: exponential backoff with full jitter.
 //!
-//! The only file that knows the `backoff` crate. Its randomisation and its clock are switched off: jitter comes
-//! from the engine's seed, time from its inputs.
+//! The only file that knows the `backoff` crate. Its randomisation is off and its clock decides nothing: jitter comes from the
+//! engine's seed, time from its inputs.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use backoff::backoff::Backoff;
 use backoff::exponential::ExponentialBackoff;
 use backoff::{Clock, SystemClock};
 
-/// The longest wait for which a gateway's `Retry-After` is believed.
+/// The longest wait for which a gateway's `Retry-After` is believed: a record may not be put off for years by one header.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// The upper bounds of the waits after the first, second, … failure.

@@ -8,16 +8,16 @@ use std::time::Duration;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
-use crate::config::{GroupProtocol, Kafka};
+use crate::config::{GroupProtocol, Kafka, reserved_option};
 
 /// How long the producer tries one record before it says that the topic is not available.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    /// An option that contradicts what the worker promises, or one that has a setting of its own.
-    #[error("kafka.options.{key} cannot be set: {reason}")]
-    Refused { key: String, reason: &'static str },
+    /// An option that contradicts what the worker promises, or one that has a key of its own.
+    #[error("kafka.options.{key} is reserved: {remedy}")]
+    Reserved { key: String, remedy: &'static str },
     /// librdkafka does not know the option, or not this value.
     #[error("kafka.options.{key} is not valid: {detail}")]
     Invalid { key: String, detail: String },
@@ -25,35 +25,8 @@ pub enum ClientError {
     Creation(String),
 }
 
-const SET_ELSEWHERE: [(&str, &str); 9] = [
-    ("bootstrap.servers", "set kafka.bootstrap_servers"),
-    ("metadata.broker.list", "set kafka.bootstrap_servers"),
-    ("group.id", "set kafka.group"),
-    ("group.protocol", "set kafka.group_protocol"),
-    ("group.instance.id", "set kafka.instance_id"),
-    ("session.timeout.ms", "set kafka.session_timeout"),
-    ("max.poll.interval.ms", "set kafka.max_poll_interval"),
-    ("auto.offset.reset", "set kafka.start_from and kafka.on_lost_offsets"),
-    ("partition.assignment.strategy", "releasing partitions one by one needs cooperative-sticky"),
-];
-
-const PROMISED: [(&str, &str); 12] = [
-    ("enable.auto.commit", "only stored offsets may be committed, and librdkafka commits them"),
-    ("auto.commit.enable", "see enable.auto.commit"),
-    ("enable.auto.offset.store", "an offset is stored when its record has custody elsewhere"),
-    ("offset.store.method", "offsets are kept by the group"),
-    ("enable.partition.eof", "the end of a partition is no event here"),
-    ("enable.idempotence", "dead letters are published once"),
-    ("acks", "a dead letter counts as published when all in-sync replicas have it"),
-    ("request.required.acks", "see acks"),
-    ("message.timeout.ms", "an outage must show within seconds"),
-    ("delivery.timeout.ms", "see message.timeout.ms"),
-    ("batch.num.messages", "one refused letter must fail alone"),
-    ("transactional.id", "dead letters need no transaction"),
-];
-
 /// KIP-848 moved these to the broker; librdkafka refuses to start with them.
-const DECIDED_BY_BROKER: [&str; 3] = ["heartbeat.interval.ms", "group.protocol.type", "session.timeout.ms"];
+const DECIDED_BY_BROKER: [&str; 2] = ["heartbeat.interval.ms", "group.protocol.type"];
 
 /// The consumer of the worker.
 pub(super) fn consumer_config(kafka: &Kafka) -> Result<ClientConfig, ClientError> {
@@ -133,7 +106,7 @@ fn common(config: &mut ClientConfig, kafka: &Kafka) -> Result<(), ClientError> {
     set(config, "client.id", "herald");
     set(config, "reconnect.backoff.max.ms", "2000");
     for (key, value) in &kafka.options {
-        refuse_contradiction(key)?;
+        refuse_reserved(key)?;
         set(config, key, value);
     }
     set(config, "bootstrap.servers", &kafka.bootstrap_servers);
@@ -141,10 +114,10 @@ fn common(config: &mut ClientConfig, kafka: &Kafka) -> Result<(), ClientError> {
     Ok(())
 }
 
-fn refuse_contradiction(key: &str) -> Result<(), ClientError> {
-    let refused = SET_ELSEWHERE.iter().chain(&PROMISED).find(|(name, _)| *name == key);
-    match refused {
-        Some((_, reason)) => Err(ClientError::Refused { key: key.to_owned(), reason }),
+/// The configuration refuses these already, with the place where they are set.
+fn refuse_reserved(key: &str) -> Result<(), ClientError> {
+    match reserved_option(key) {
+        Some(remedy) => Err(ClientError::Reserved { key: key.to_owned(), remedy }),
         None => Ok(()),
     }
 }
@@ -162,10 +135,8 @@ fn classic_group(config: &mut ClientConfig, kafka: &Kafka) {
 fn consumer_group(config: &mut ClientConfig, kafka: &Kafka) -> Result<(), ClientError> {
     for key in DECIDED_BY_BROKER {
         if kafka.options.contains_key(key) {
-            return Err(ClientError::Refused {
-                key: key.to_owned(),
-                reason: "with kafka.group_protocol = \"consumer\" the broker decides it",
-            });
+            let remedy = "nothing: with kafka.group_protocol = \"consumer\" the broker decides it";
+            return Err(ClientError::Reserved { key: key.to_owned(), remedy });
         }
     }
     set(config, "group.protocol", "consumer");
@@ -208,8 +179,7 @@ pub(super) mod tests {
 
     #[test]
     fn an_option_that_breaks_a_promise_is_refused_by_name_whatever_its_value() {
-        let keys = SET_ELSEWHERE.iter().chain(&PROMISED).map(|(key, _)| *key);
-        for key in keys {
+        for key in ["auto.offset.reset", "enable.auto.offset.store", "acks", "batch.num.messages"] {
             let kafka = with_option(key, "true");
             for result in
                 [consumer_config(&kafka), producer_config(&kafka), reader_config(&kafka), admin_config(&kafka)]

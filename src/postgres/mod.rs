@@ -1,4 +1,4 @@
-//! Postgres: one file per table, one statement per transition.
+//! Postgres: one statement per transition, in files by table and by what is done with it.
 //!
 //! Every transition is a single statement and every statement may be repeated: a lost answer, a deadlock or a crash never
 //! needs more than sending it again. Locks are taken in one order everywhere: epochs, ledger, parked events, dead letters,

@@ -16,7 +16,7 @@ const OPENING: &str = "\
 
 This page is written by `make docs` from the same code that serves `/metrics`; do not edit it.
 
-Names, types and labels are a contract with dashboards and alerts: a rename is a breaking change and is told in the change log. Units are
+Names, types and labels are a contract with dashboards and alerts: a rename is a breaking change. Units are
 seconds and bytes. Every series of an enumerated label is there at 0 from the start, but for the totals that Postgres has to tell first
 (`herald_operator_actions_total`); the series of a partition are at the worker that owns it and at no other. No label holds an order, a user, an error, an offset or an operator: the number of series does not grow with traffic.
 

@@ -289,7 +289,18 @@ impl Worker {
             | Input::ParkedLoaded { .. } => {
                 self.health.resolve(NotReady::Postgres);
             }
-            _ => {}
+            // Those that are no answer of the ledger, or one that came by another way.
+            Input::Assigned { .. }
+            | Input::Revoking { .. }
+            | Input::Lost { .. }
+            | Input::Polled { .. }
+            | Input::ReplaysLoaded { .. }
+            | Input::LedgerFailed { .. }
+            | Input::Delivered { .. }
+            | Input::HolderInspected { .. }
+            | Input::EpochsConfirmed { .. }
+            | Input::Tick
+            | Input::Shutdown { .. } => {}
         }
         self.input(input);
     }

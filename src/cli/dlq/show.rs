@@ -90,7 +90,7 @@ fn attempts(shown: &Shown) -> Vec<String> {
     told.collect()
 }
 
-/// `r20  2026-11-23 09:02:58Z by ana, dead again · gateway limit raised, INC-812`.
+/// `r20  2026-11-23 09:02:58Z by ops, dead again · gateway limit raised, INC-812`.
 fn replayed(replay: &PastReplay) -> String {
     let at = replay.begun_at.or(replay.ended_at).map_or_else(|| "not begun".to_owned(), full_time);
     let to = if replay.to == ReplayTo::Topic { " to the topic" } else { "" };
