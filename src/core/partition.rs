@@ -27,6 +27,8 @@ pub(super) struct PartitionState {
     pub(super) parked: ParkedLanes,
     /// Records of replays that are in memory.
     pub(super) replayed: BTreeMap<Offset, Ticket>,
+    /// Replayed records of which the ledger refused what this session decided, and until when they are not taken in again.
+    refused: BTreeMap<Offset, Now>,
     /// Keys of which a record was exhausted: those behind it get one attempt each until one succeeds.
     exhausted: HashSet<LaneKey>,
     lanes: foldhash::HashMap<LaneKey, VecDeque<Ticket>>,
@@ -55,6 +57,7 @@ impl PartitionState {
             claimed_before: 0,
             parked,
             replayed: BTreeMap::new(),
+            refused: BTreeMap::new(),
             exhausted: HashSet::new(),
             lanes: foldhash::HashMap::default(),
         }
@@ -77,6 +80,15 @@ impl PartitionState {
     /// All records of this session that are in memory and have not ended.
     pub(super) fn held(&self) -> impl Iterator<Item = Ticket> {
         self.watermark.unfinished().chain(self.parked.in_memory()).chain(self.replayed.values().copied())
+    }
+
+    pub(super) fn refuse_replay(&mut self, offset: Offset, until: Now) {
+        self.refused.insert(offset, until);
+    }
+
+    pub(super) fn is_refused(&mut self, offset: Offset, now: Now) -> bool {
+        self.refused.retain(|_, until| *until > now);
+        self.refused.contains_key(&offset)
     }
 
     pub(super) fn join_lane(&mut self, lane: LaneKey, ticket: Ticket) {

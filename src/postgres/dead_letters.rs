@@ -61,13 +61,15 @@ impl Postgres {
                  JOIN fence USING (kpartition, epoch)),
              moved AS (
                INSERT INTO processed_orders AS l (consumer_group, order_id, event_type, state, fingerprint, topic,
-                      kpartition, koffset, epoch, buried, settled_at)
+                      kpartition, koffset, epoch, serial, buried, settled_at)
                SELECT $1, order_id, event_type, CASE reason WHEN 'uncertain' THEN 'u' ELSE 'x' END, fingerprint, $2,
-                      kpartition, koffset, epoch, true, clock_timestamp() FROM input ORDER BY order_id, event_type
+                      kpartition, koffset, epoch, $20, true, clock_timestamp() FROM input ORDER BY order_id, event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
-               SET (state, epoch, buried, settled_at) = (
-                 SELECT excluded.state, excluded.epoch, true, excluded.settled_at WHERE l.state IN ('c', 'p')
-                  UNION ALL SELECT l.state, l.epoch, l.buried, l.settled_at LIMIT 1)
+               SET (state, epoch, serial, buried, settled_at) = (
+                 SELECT excluded.state, excluded.epoch,
+                        CASE WHEN l.epoch = excluded.epoch THEN greatest(l.serial, excluded.serial) ELSE excluded.serial END,
+                        true, excluded.settled_at WHERE l.state IN ('c', 'p')
+                  UNION ALL SELECT l.state, l.epoch, l.serial, l.buried, l.settled_at LIMIT 1)
                WHERE (l.topic, l.kpartition, l.koffset) = (excluded.topic, excluded.kpartition, excluded.koffset)
                  AND (l.state IN ('c', 'p') OR (l.state IN ('x', 'u') AND l.epoch = excluded.epoch))
                RETURNING l.order_id, l.event_type, l.settled_at),
@@ -128,6 +130,7 @@ impl Postgres {
             &columns.records,
             columns.failures.as_slice() as _,
             columns.keys.as_slice() as _,
+            rows.serial,
         );
         let moved = self.answer(statement.fetch_all(&mut *lease)).await;
         let moved = lease.end(moved).await?;

@@ -188,14 +188,14 @@ impl Postgres {
         let statement = sqlx::query_scalar!(
             r#"WITH settled AS (
                INSERT INTO processed_orders AS l
-                      (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, settled_at)
-               SELECT $1, order_id, event_type, 'd', fingerprint, $2, kpartition, koffset, epoch, clock_timestamp()
+                      (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, serial, settled_at)
+               SELECT $1, order_id, event_type, 'd', fingerprint, $2, kpartition, koffset, epoch, $11, clock_timestamp()
                  FROM unnest($3::text[], $4::text[], $5::bytea[], $6::integer[], $7::bigint[], $8::bigint[])
                    AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch) ORDER BY order_id, event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
                SET state = 'd', fingerprint = excluded.fingerprint, topic = excluded.topic,
                    kpartition = excluded.kpartition, koffset = excluded.koffset, epoch = excluded.epoch,
-                   settled_at = excluded.settled_at
+                   serial = excluded.serial, settled_at = excluded.settled_at
                WHERE l.state <> 'd' OR l.buried
                RETURNING l.order_id, l.event_type, l.buried),
              unparked AS (
@@ -233,6 +233,7 @@ impl Postgres {
             &rows.epochs,
             parked.order_ids.as_slice() as _,
             parked.event_types.as_slice() as _,
+            rows.serial,
         );
         let missed = self.answer(statement.fetch_one(&mut *lease)).await;
         lease.end(missed).await

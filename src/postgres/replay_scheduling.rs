@@ -119,7 +119,8 @@ impl Postgres {
                  FROM fit ORDER BY order_id, event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
                SET state = 'p', fingerprint = excluded.fingerprint, topic = excluded.topic, kpartition = excluded.kpartition,
-                   koffset = excluded.koffset, starts = 0, buried = true
+                   koffset = excluded.koffset, starts = 0, buried = true,
+                   epoch = CASE WHEN (l.topic, l.kpartition) = (excluded.topic, excluded.kpartition) THEN l.epoch ELSE 0 END
                WHERE l.state IN ('x', 'u') AND l.settled_at = excluded.settled_at
                   OR l.state = 'x' AND excluded.settled_at IS NULL
                RETURNING l.order_id, l.event_type),

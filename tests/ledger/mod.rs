@@ -8,4 +8,4 @@ mod outages;
 mod parking;
 mod retention;
 mod settling;
-mod starts;
+pub(crate) mod starts;

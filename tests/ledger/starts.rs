@@ -1,4 +1,4 @@
-use herald::core::effect::{Parking, Serial, Settlement, Start};
+use herald::core::effect::{DeadLetter, Parking, Serial, Settlement, Start};
 use herald::core::input::{LedgerState, Ticket};
 use herald::core::record::{Coordinates, Epoch};
 
@@ -76,7 +76,7 @@ async fn a_copy_that_seizes_a_claim_knows_that_it_was_started_and_one_that_claim
     assert_eq!((again.holder.coordinates, again.starts), (at(0, 8), 0));
 }
 
-fn numbered(serial: u64, settlement: Settlement) -> Settlement {
+pub(crate) fn numbered(serial: u64, settlement: Settlement) -> Settlement {
     Settlement { serial: Serial(serial), ..settlement }
 }
 
@@ -160,4 +160,34 @@ async fn a_claim_that_is_taken_over_from_another_partition_counts_by_the_serials
     let parking = parking("1", at(0, 5), here);
     let parking = Parking { settlement: numbered(8, parking.settlement.clone()), ..parking };
     assert_eq!(database.postgres.park(&[parking]).await.unwrap(), [Ticket(5)]);
+}
+
+#[tokio::test]
+async fn what_an_owner_buried_counts_by_its_own_serials_whatever_the_owner_before_it_had_counted() {
+    let database = test_database().await;
+    let before = database.raise(0).await;
+    for order_id in ["1", "2", "3"] {
+        database.claim_one(claim(order_id, at(0, 5), before)).await;
+        let parking = parking(order_id, at(0, 5), before);
+        let parking = Parking { settlement: numbered(1_000_000, parking.settlement.clone()), ..parking };
+        assert_eq!(database.postgres.park(&[parking]).await.unwrap(), [Ticket(5)]);
+    }
+    let epoch = database.raise(0).await;
+    let numbers = "SELECT string_agg(format('%s e%s s%s', state, epoch, serial), ', ') FROM processed_orders";
+    for order_id in ["1", "2", "3"] {
+        let letter = dead_letter(order_id, at(0, 5), epoch);
+        let letter = DeadLetter { settlement: numbered(1, letter.settlement.clone()), ..letter };
+        assert_eq!(database.postgres.bury(&[letter]).await.unwrap(), [Ticket(5)]);
+        let mut again = claim(order_id, at(0, 9), epoch);
+        again.serial = Serial(2);
+        assert_eq!(database.claim_one(again).await.unwrap().holder, holder(at(0, 9)));
+    }
+    assert_eq!(database.look(numbers).await, "c e2 s2, c e2 s2, c e2 s2");
+    let of_copy = |order_id| numbered(3, settlement(order_id, at(0, 9), epoch));
+    let parking = Parking { settlement: of_copy("1"), ..parking("1", at(0, 9), epoch) };
+    assert_eq!(database.postgres.park(&[parking]).await.unwrap(), [Ticket(9)]);
+    let start = Start { settlement: of_copy("2"), starts: 1 };
+    assert_eq!(database.postgres.start(&[start]).await.unwrap(), [Ticket(9)]);
+    database.postgres.yield_claims(&[of_copy("3")]).await.unwrap();
+    assert_eq!(database.ledger("3").await, "c 0/9 e0");
 }

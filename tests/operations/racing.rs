@@ -17,19 +17,19 @@ fn wish() -> ReplayWish {
     }
 }
 
-fn of(ids: &[i64]) -> Selection {
+pub(super) fn of(ids: &[i64]) -> Selection {
     Selection::of_ids(ids.to_vec())
 }
 
 /// The letter of the order with this number, as a worker schedules it.
-fn scheduling(place: i32, number: i64) -> Scheduling {
+pub(super) fn scheduling(place: i32, number: i64) -> Scheduling {
     let order_id = number.to_string();
     let record = record(at(0, number), &order_id);
     Scheduling { place, id: number, identity: identity(&order_id), fingerprint: CONTENT, key: KEY, record }
 }
 
 /// A plan of all these letters that runs already.
-async fn running(operator: &Operations, ids: &[i64]) -> i64 {
+pub(super) async fn running(operator: &Operations, ids: &[i64]) -> i64 {
     let plan = operator.plan_replay(of(ids), &wish()).await.unwrap().replay.id;
     operator.execute_plan(plan).await.unwrap();
     plan

@@ -86,7 +86,8 @@ impl Engine {
                     state.parked.note_failure(key, failure);
                     self.put_back(partition, key, if is_durable { due } else { now });
                 }
-                (Origin::Replayed, Some(_)) => drop(self.forget(ticket)),
+                (Origin::Replayed, Some(_)) if is_durable => drop(self.forget(ticket)),
+                (Origin::Replayed, Some(_)) => self.leave_replay(now, ticket, due),
                 (Origin::Polled { .. }, Some(state)) if is_durable => {
                     state.parked.joined(key, due);
                     state.parked.note_failure(key, failure);

@@ -2,6 +2,8 @@
 //! memory, so that no two of a key run at once, and they block nothing that comes later but while they are delivered: the order
 //! they were given up from is gone. One that fails goes back to the table.
 
+use std::time::Duration;
+
 use super::Engine;
 use crate::core::breaker::BreakerState;
 use crate::core::effect::ParkedKey;
@@ -13,6 +15,8 @@ use crate::core::watermark::Whereabouts;
 
 /// Replayed records in memory.
 const MAX_REPLAYED: usize = 200;
+/// The table may have it as due still, and without the attempt that was just made.
+const AFTER_REFUSAL: Duration = Duration::from_mins(1);
 
 impl Engine {
     /// The partitions whose replays may be loaded, and how many records; none while there is no use for them.
@@ -33,20 +37,21 @@ impl Engine {
 
     pub(super) fn replays_loaded(&mut self, now: Now, replays: Vec<ReplayRow>) {
         for replay in replays {
-            if self.may_take_in(&replay) {
+            if self.may_take_in(now, &replay) {
                 self.take_in_replay(now, replay);
             }
         }
     }
 
-    /// Not what is in memory already, nor what was read for an ownership that is over.
-    fn may_take_in(&self, replay: &ReplayRow) -> bool {
+    /// Not what is in memory already or was refused a moment ago, nor what was read for an ownership that is over.
+    fn may_take_in(&mut self, now: Now, replay: &ReplayRow) -> bool {
         let at = replay.row.record.coordinates;
-        let Some(state) = self.partitions.get(&at.partition) else { return false };
+        let Some(state) = self.partitions.get_mut(&at.partition) else { return false };
         state.is_active()
             && state.epoch == replay.epoch
             && !self.orphans.contains_key(&at.partition)
             && !state.replayed.contains_key(&at.offset)
+            && !state.is_refused(at.offset, now)
             && !matches!(state.watermark.locate(at.offset), Whereabouts::Unfinished(_))
     }
 
@@ -73,6 +78,15 @@ impl Engine {
         self.entries.insert(ticket, Box::new(entry));
         if self.is_head_of_lane(ticket) {
             self.move_head(ticket);
+        }
+    }
+
+    /// What was decided about it was refused: its partition or its order is somebody else's by now, and nothing is left to do. If it
+    /// should be due all the same, another try at once could follow without an end.
+    pub(super) fn leave_replay(&mut self, now: Now, ticket: Ticket, due: Now) {
+        let Some(entry) = self.forget(ticket) else { return };
+        if let Some(state) = self.partitions.get_mut(&entry.partition()) {
+            state.refuse_replay(entry.record.coordinates.offset, due.max(now + AFTER_REFUSAL));
         }
     }
 }

@@ -190,7 +190,7 @@ impl Engine {
             _ if entry.orphaned => self.leave_to_next_owner(ticket, effects),
             Origin::Polled { .. } => self.claim_again(ticket),
             Origin::Parked => self.put_back(entry.partition(), entry.key, now),
-            Origin::Replayed => drop(self.forget(ticket)),
+            Origin::Replayed => self.leave_replay(now, ticket, now),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::parking::{Bench, paid};
 use super::*;
+use crate::core::effect::Serial;
 use crate::core::input::ReplayRow;
 use crate::core::key::LaneKey;
 
@@ -95,4 +96,39 @@ fn the_same_replay_is_taken_in_once_and_never_for_an_ownership_that_is_over() {
     assert_eq!(running(&bench), [0]);
     assert_eq!(bench.engine.stats().in_flight, 0, "it is no part of what was polled");
     assert_eq!(LaneKey::of(b"1"), bench.engine.entries.values().next().unwrap().key);
+}
+
+#[test]
+fn a_replayed_record_whose_parking_is_refused_is_not_tried_again_at_once() {
+    let mut bench = dead(vec![order(P0, 0, 1)]);
+    replay(&mut bench, &order(P0, 0, 1));
+    // A later statement of this very epoch: it cannot be, and if it is, the channel is not to suffer from it.
+    bench.tables.overtake(&order(P0, 0, 1));
+    let mut tries = 0;
+    for _ in 0..700 {
+        tries += bench.running.len();
+        if !bench.running.is_empty() {
+            bench.answer(fails(TRANSIENT));
+        }
+        bench.wait(Duration::from_millis(100));
+        let rows = due(&mut bench);
+        bench.input(Input::ReplaysLoaded { replays: rows });
+    }
+    assert_eq!(tries, 2, "one in a minute");
+}
+
+#[test]
+fn what_an_owner_buries_that_has_counted_less_than_the_one_before_it_is_its_own() {
+    let mut bench = Bench::new(|_| {});
+    bench.engine.serial = Serial(1_000_000);
+    bench.poll(vec![order(P0, 0, 1)]);
+    bench.answer(fails(TRANSIENT));
+    bench.restart(config(100, 2));
+    assert_eq!(bench.answer_next(fails(FailureClass::Permanent)), (0, 2));
+    assert_eq!(bench.dead().len(), 1);
+    // A replay of it, and a later copy of the order.
+    replay(&mut bench, &order(P0, 0, 1));
+    bench.answer(fails(TRANSIENT));
+    assert_eq!(bench.tables.parked.len(), 1);
+    assert!(bench.tables.parked.values().all(|waiting| waiting.attempts == 1), "its attempt is counted");
 }

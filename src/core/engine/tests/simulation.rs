@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::tables::Tables;
 use super::*;
 use crate::core::decode::{Decoded, synthetic_identity};
-use crate::core::effect::{DeadLetter, ParkedKey, Parking, Settlement, Start};
+use crate::core::effect::{DeadLetter, ParkedKey, Parking, Serial, Settlement, Start};
 use crate::core::invariants;
 use crate::core::key::LaneKey;
 
@@ -141,9 +141,12 @@ fn decoder() -> Decoder {
 }
 
 fn worker(seed: u64, story: Story) -> Worker {
+    let mut engine = Engine::new(engine_config(seed, story));
+    // As if it had run for long, or had just begun: what one process counts says nothing to another.
+    engine.serial = Serial(1_000_000 * (seed % 4));
     Worker {
         owner: seed,
-        engine: Engine::new(engine_config(seed, story)),
+        engine,
         sessions: HashMap::new(),
         positions: HashMap::new(),
         claims: None,

@@ -26,7 +26,7 @@ pub(super) struct Waiting {
     identity: Identity,
     key: LaneKey,
     record: Record,
-    attempts: u32,
+    pub(super) attempts: u32,
     due: Now,
     first_failed: Now,
     last_failed: Option<Now>,
@@ -39,6 +39,15 @@ struct Ownership {
     start: Offset,
     is_clean_end: bool,
     unclean_ends: u32,
+}
+
+impl Row {
+    /// By an owner of the partition that the row is of.
+    fn written_by(&mut self, settlement: &Settlement) {
+        let is_later = self.epoch == settlement.epoch && self.serial > settlement.serial;
+        self.serial = if is_later { self.serial } else { settlement.serial };
+        self.epoch = settlement.epoch;
+    }
 }
 
 #[derive(Default)]
@@ -121,6 +130,7 @@ impl Tables {
         let row = self.ledger.get_mut(&settlement.identity).unwrap();
         row.state = LedgerState::Done;
         row.coordinates = settlement.coordinates;
+        (row.epoch, row.serial) = (settlement.epoch, settlement.serial);
         if settlement.was_parked {
             self.parked.retain(|_, waiting| waiting.identity != settlement.identity);
         }
@@ -142,14 +152,22 @@ impl Tables {
 
     pub(super) fn start(&mut self, start: &Start) -> bool {
         let Some(row) = self.changeable(&start.settlement) else { return false };
-        (row.starts, row.epoch, row.serial) = (start.starts, start.settlement.epoch, start.settlement.serial);
+        row.starts = start.starts;
+        row.written_by(&start.settlement);
         true
     }
 
     pub(super) fn bury(&mut self, letter: &DeadLetter) -> bool {
         let states = [LedgerState::Claimed, LedgerState::Parked, LedgerState::Dead, LedgerState::Uncertain];
         let Some(row) = self.decidable(&letter.settlement, &states) else { return false };
-        row.state = if letter.reason == Reason::Uncertain { LedgerState::Uncertain } else { LedgerState::Dead };
+        let is_settled = matches!(row.state, LedgerState::Dead | LedgerState::Uncertain);
+        if is_settled && row.epoch != letter.settlement.epoch {
+            return false;
+        }
+        if !is_settled {
+            row.state = if letter.reason == Reason::Uncertain { LedgerState::Uncertain } else { LedgerState::Dead };
+            row.written_by(&letter.settlement);
+        }
         self.parked.retain(|_, waiting| waiting.identity != letter.settlement.identity);
         true
     }
@@ -157,7 +175,7 @@ impl Tables {
     pub(super) fn park(&mut self, now: Now, parking: &Parking) -> bool {
         let Some(row) = self.changeable(&parking.settlement) else { return false };
         (row.state, row.starts) = (LedgerState::Parked, 0);
-        (row.epoch, row.serial) = (parking.settlement.epoch, parking.settlement.serial);
+        row.written_by(&parking.settlement);
         let waiting = Waiting {
             identity: parking.settlement.identity.clone(),
             key: parking.key,
@@ -173,6 +191,11 @@ impl Tables {
             waiting.is_replay = before.is_replay;
         }
         true
+    }
+
+    /// As if a later statement of its owner had written the row.
+    pub(super) fn overtake(&mut self, record: &Record) {
+        self.ledger.get_mut(&identity_of(record)).expect("it has a row").serial = Serial(u64::MAX);
     }
 
     /// What an operator does with a letter: it is due now.

@@ -1,0 +1,54 @@
+//! Letters that a worker schedules belong to the owner of their partition, whatever had counted the owner of the row before.
+
+use herald::core::effect::{DeadLetter, Parking, Serial};
+use herald::core::record::{Coordinates, Epoch};
+use herald::postgres::Scheduling;
+
+use super::Office;
+use super::racing::{running, scheduling};
+use crate::ledger::fixture::{at, claim, dead_letter, identity, parking};
+use crate::ledger::starts::numbered;
+
+/// Parks a replayed order as the owner of its partition does whose try failed. Says whether that was accepted.
+async fn parks(office: &Office, order_id: &str, at: Coordinates, epoch: Epoch, serial: u64) -> bool {
+    let parking = parking(order_id, at, epoch);
+    let parking = Parking { settlement: numbered(serial, parking.settlement.clone()), ..parking };
+    office.database.postgres.park(&[parking]).await.unwrap().len() == 1
+}
+
+async fn bury(office: &Office, order_id: &str, at: Coordinates, epoch: Epoch, serial: u64) {
+    let letter = dead_letter(order_id, at, epoch);
+    let letter = DeadLetter { settlement: numbered(serial, letter.settlement.clone()), ..letter };
+    assert_eq!(office.database.postgres.bury(&[letter]).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_replayed_order_is_parked_by_an_owner_that_has_counted_less_than_the_one_before_it() {
+    let office = Office::with_letters(0).await;
+    let before = office.database.raise(0).await;
+    office.database.claim_one(claim("1", at(0, 1), before)).await.unwrap();
+    assert!(parks(&office, "1", at(0, 1), before, 1_000_000).await);
+    let epoch = office.database.raise(0).await;
+    bury(&office, "1", at(0, 1), epoch, 1).await;
+    let plan = running(&office.operator("ana"), &[1]).await;
+    office.database.postgres.schedule(plan, &[scheduling(1, 1)]).await.unwrap();
+    assert_eq!(office.database.ledger("1").await, format!("p 0/1 e{}", epoch.0));
+    assert!(parks(&office, "1", at(0, 1), epoch, 2).await);
+    assert!(!parks(&office, "1", at(0, 1), epoch, 1).await, "one that comes late");
+}
+
+#[tokio::test]
+async fn an_order_that_is_scheduled_from_another_partition_owes_nothing_to_what_was_counted_there() {
+    let office = Office::with_letters(1).await;
+    let epoch = office.database.raise(1).await;
+    let mut claiming = claim("2", at(1, 7), epoch);
+    claiming.serial = Serial(900);
+    office.database.claim_one(claiming).await.unwrap();
+    bury(&office, "2", at(1, 7), epoch, 901).await;
+    // The first letter is read as the order of the second by now. Epochs are counted for each partition: these are equal.
+    let plan = running(&office.operator("ana"), &[1]).await;
+    let letter = Scheduling { identity: identity("2"), ..scheduling(1, 1) };
+    office.database.postgres.schedule(plan, &[letter]).await.unwrap();
+    assert_eq!(office.database.ledger("2").await, "p 0/1 e0");
+    assert!(parks(&office, "2", at(0, 1), epoch, 3).await);
+}
