@@ -232,6 +232,7 @@ async fn over_the_limit_of_parked_records_some_wait_in_memory_then_partitions_pa
         produced += 100;
         world.produce_evenly(&events).await;
         all_is_fetched(&worker, produced).await;
+        worker.wait_for_metric("herald_records_in_flight", &[], 0.0).await;
     }
     // The table is full: half of these wait in memory.
     let parked = world.parked().await.len();
