@@ -1,19 +1,18 @@
 //! What a masked field holds may stand elsewhere, too: in the answer of a gateway, in the record's key or in a header. It is covered
-//! there as well, as far as it stands there as it does in the payload.
+//! there as well, however it is escaped there.
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::echo::{Echo, TELLING, on_one_line};
 use super::payload::{MASK, Payload, hide};
 use crate::core::record::Record;
 use crate::postgres::WholeLetter;
 
-/// An error is cut off at its end: the beginning of a hidden text may be left there, if it is at least so long.
-const TELLING: usize = 4;
-
 /// The texts that are hidden of one record.
 #[derive(Debug, Default)]
 pub(super) struct Cover {
+    /// Each on one line.
     hidden: Vec<String>,
 }
 
@@ -37,7 +36,7 @@ impl Cover {
 
     fn add(&mut self, value: &Value) {
         match value {
-            Value::String(text) => self.hidden.extend((!text.is_empty()).then(|| text.clone())),
+            Value::String(text) => self.hidden.extend(Some(on_one_line(text)).filter(|text| !text.is_empty())),
             Value::Number(number) => self.hidden.push(number.to_string()),
             Value::Array(items) => items.iter().for_each(|item| self.add(item)),
             Value::Object(fields) => fields.values().for_each(|field| self.add(field)),
@@ -47,18 +46,13 @@ impl Cover {
 
     /// The text without what is hidden.
     pub(super) fn text(&self, text: &str) -> String {
-        let mut covered = text.to_owned();
-        for hidden in &self.hidden {
-            covered = without(&covered, hidden);
-            covered = without_cut_off(covered, hidden);
-        }
-        covered
+        self.hidden.iter().fold(text.to_owned(), |covered, hidden| without(&covered, hidden))
     }
 
     /// Nothing of them, where something is hidden.
     fn bytes(&self, bytes: Bytes) -> Bytes {
-        let holds =
-            |hidden: &String| bytes.windows(hidden.len()).any(|part| part.eq_ignore_ascii_case(hidden.as_bytes()));
+        let text = String::from_utf8_lossy(&bytes);
+        let holds = |hidden: &String| begins(&text).any(|rest| matches!(Echo::of(hidden, rest), Echo::Whole(_)));
         if self.hidden.iter().any(holds) { Bytes::from_static(MASK.as_bytes()) } else { bytes }
     }
 }
@@ -86,23 +80,21 @@ pub(super) fn seen(mut letter: WholeLetter, mask: &[String]) -> (WholeLetter, Pa
     (letter, payload)
 }
 
-/// Each place where the hidden text stands for itself, whatever its case, is masked: a hidden 4 is not the 4 of 422.
+/// Each place where the hidden text stands for itself is masked: a hidden 4 is not the 4 of 422.
 fn without(text: &str, hidden: &str) -> String {
     let mut covered = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = find(rest, hidden) {
-        let (before, found) = rest.split_at(at);
-        let (place, after) = found.split_at(hidden.len());
-        covered.push_str(before);
-        covered.push_str(if joins(&covered, hidden, after) { place } else { MASK });
+    while let Some(first) = rest.chars().next() {
+        let (length, is_found) = match Echo::of(hidden, rest) {
+            Echo::Whole(length) => (length, true),
+            Echo::CutOff => return covered + MASK,
+            Echo::None => (first.len_utf8(), false),
+        };
+        let (place, after) = rest.split_at(length);
+        covered.push_str(if is_found && !joins(&covered, hidden, after) { MASK } else { place });
         rest = after;
     }
-    covered + rest
-}
-
-fn find(text: &str, hidden: &str) -> Option<usize> {
-    let (text, hidden) = (text.as_bytes(), hidden.as_bytes());
-    text.windows(hidden.len()).position(|part| part.eq_ignore_ascii_case(hidden))
+    covered
 }
 
 /// Whether the place is only a part of a longer word or number. Long texts are hidden wherever they stand.
@@ -111,15 +103,9 @@ fn joins(before: &str, hidden: &str, after: &str) -> bool {
     hidden.chars().count() < TELLING && (before.ends_with(is_word) || after.starts_with(is_word))
 }
 
-fn without_cut_off(text: String, hidden: &str) -> String {
-    let ends = (TELLING..hidden.len()).rev().filter_map(|length| hidden.get(..length));
-    for beginning in ends {
-        let at = text.len().saturating_sub(beginning.len());
-        if text.get(at..).is_some_and(|end| end.eq_ignore_ascii_case(beginning)) {
-            return text.get(..at).unwrap_or_default().to_owned() + MASK;
-        }
-    }
-    text
+/// The text from each of its characters on.
+fn begins(text: &str) -> impl Iterator<Item = &str> {
+    text.char_indices().filter_map(|(at, _)| text.get(at..))
 }
 
 #[cfg(test)]
@@ -160,5 +146,25 @@ mod tests {
     fn a_text_of_several_bytes_a_letter_is_covered_whole() {
         check(r#"{"name":"Zoë"}"#, &["name"], "user Zoë is ÄZoë", "user *** is ÄZoë");
         check(r#"{"name":"Ünal Öz"}"#, &["name"], "«Ünal Öz» is unknown", "«***» is unknown");
+    }
+
+    #[test]
+    fn an_echo_of_escaped_json_is_covered_and_so_is_its_cut_off_end() {
+        let value = r#"{"name":"J\u00fcrgen \"Jo\" M."}"#;
+        for text in [r#"J\u00fcrgen \"Jo\" M."#, r#"JÜRGEN "Jo" M."#, r#"J\u00FCrgen \"J…"#] {
+            check(value, &["name"], &format!("bad name {text}"), "bad name ***");
+        }
+        check(value, &["name"], r"J\u00fcrg is not he", r"J\u00fcrg is not he");
+    }
+
+    #[test]
+    fn a_key_or_header_that_repeats_escaped_json_is_covered_whole() {
+        let name = r"J\u00fcrgen";
+        let cover = Cover { hidden: vec!["Jürgen".to_owned()] };
+        let mask = Bytes::from_static(MASK.as_bytes());
+        assert_eq!(cover.bytes(Bytes::from(format!("\u{1}{name}\u{2}"))), mask);
+        assert_eq!(cover.bytes(Bytes::from_static(b"\xffJ\xc3\xbcRGEN")), mask);
+        let other = Bytes::from_static(b"\xffJurgen");
+        assert_eq!(cover.bytes(other.clone()), other);
     }
 }

@@ -16,6 +16,7 @@
 mod audit;
 mod closing;
 mod cover;
+mod echo;
 mod export;
 mod listing;
 mod order_path;
