@@ -18,7 +18,7 @@ const ROWS_PER_KEY: i64 = 32;
 /// Rows of which the keys are told apart in one statement.
 const ROWS_PER_PART: i64 = 20_000;
 /// Payload bytes that are read at once, beyond one record.
-const LOAD_BYTES: i64 = 4 << 20;
+pub(super) const LOAD_BYTES: i64 = 4 << 20;
 
 /// For the gauges of parking: what all workers together have parked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

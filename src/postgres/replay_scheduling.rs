@@ -1,6 +1,6 @@
 //! Letters of a replay move to `parked_events`, are read from there when they are due, and are taken back when it is cancelled.
 
-use super::parked::wait;
+use super::parked::{LOAD_BYTES, wait};
 use super::pool::Postgres;
 use super::stored_record;
 use crate::core::event::{Fingerprint, Identity};
@@ -174,15 +174,19 @@ impl Postgres {
         Ok(EndedUnscheduled { duplicates: ended.duplicates.cast_unsigned(), left_out: ended.left_out.cast_unsigned() })
     }
 
-    /// Replayed records that are due, of the partitions that are still owned: at most `limit`. None of a key that waits for a
-    /// retry, and none of a replay that was paused, unless it was read before.
+    /// Replayed records that are due, of the partitions that are still owned, but for those that are held in memory: at most
+    /// `limit`, and as many as fit. None of a key that waits for a retry, and none of a replay that was paused, unless it was read
+    /// before.
     pub async fn load_replays(
         &self,
         owned: &[(Partition, Epoch)],
+        held: &[Coordinates],
         limit: usize,
     ) -> Result<Vec<ReplayRow>, LedgerFailure> {
         let partitions: Vec<i32> = owned.iter().map(|(partition, _)| partition.0).collect();
         let epochs: Vec<i64> = owned.iter().map(|(_, epoch)| epoch.0).collect();
+        let held_partitions: Vec<i32> = held.iter().map(|at| at.partition.0).collect();
+        let held_offsets: Vec<i64> = held.iter().map(|at| at.offset.0).collect();
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
             r#"WITH fence AS MATERIALIZED (
@@ -190,22 +194,25 @@ impl Postgres {
                  JOIN unnest($3::integer[], $4::bigint[]) AS o(kpartition, epoch) USING (kpartition, epoch)
                 WHERE e.consumer_group = $1 AND e.topic = $2 ORDER BY e.kpartition FOR SHARE OF e),
              due AS MATERIALIZED (
-               SELECT q.*, f.epoch FROM fence f
+               SELECT q.*, f.epoch,
+                      sum(q.size) OVER (ORDER BY q.due_at, q.order_id, q.event_type ROWS UNBOUNDED PRECEDING) AS upto
+                 FROM fence f
                 CROSS JOIN LATERAL (
-                      SELECT p.order_id, p.event_type, p.due_at FROM parked_events p
+                      SELECT p.order_id, p.event_type, p.due_at, octet_length(p.record) AS size FROM parked_events p
                        WHERE p.consumer_group = $1 AND p.topic = $2 AND p.kpartition = f.kpartition AND p.run_id IS NOT NULL
                          AND p.due_at <= clock_timestamp()
+                         AND (p.kpartition, p.koffset) NOT IN (SELECT * FROM unnest($6::integer[], $7::bigint[]))
                          AND (p.loaded_at IS NOT NULL
                               OR EXISTS (SELECT FROM replays r WHERE r.id = p.run_id AND r.state = 'running'))
                          AND NOT EXISTS (
                              SELECT FROM parked_events b
                               WHERE b.consumer_group = $1 AND b.topic = $2 AND b.kpartition = f.kpartition
                                 AND b.key_hash = p.key_hash AND b.run_id IS NULL)
-                       ORDER BY p.due_at LIMIT $5) q
-                ORDER BY q.due_at LIMIT $5),
+                       ORDER BY p.due_at, p.order_id, p.event_type LIMIT $5) q
+                ORDER BY q.due_at, q.order_id, q.event_type LIMIT $5),
              loaded AS (
                UPDATE parked_events p SET loaded_at = clock_timestamp() FROM due
-                WHERE p.consumer_group = $1 AND p.order_id = due.order_id AND p.event_type = due.event_type
+                WHERE (due.upto <= $8 OR due.upto = due.size) AND p.consumer_group = $1 AND p.order_id = due.order_id AND p.event_type = due.event_type
                   AND p.run_id IS NOT NULL
                RETURNING p.order_id, p.event_type, p.kpartition, p.koffset, p.key_hash, p.attempts, p.record,
                          p.first_failed_at, due.epoch, due.due_at)
@@ -220,6 +227,9 @@ impl Postgres {
             &partitions,
             &epochs,
             i64::try_from(limit).unwrap_or(i64::MAX),
+            &held_partitions,
+            &held_offsets,
+            LOAD_BYTES,
         );
         let rows = self.answer(statement.fetch_all(&mut *lease)).await;
         let replays = lease.end(rows).await?.into_iter().filter_map(|row| {

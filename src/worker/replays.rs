@@ -15,7 +15,7 @@ use crate::telemetry::events::ReplaysEnded;
 use crate::telemetry::{Telemetry, gauge_value};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// While there are some: memory holds few of them at once, and those are soon delivered.
+/// After some were taken in: memory holds few of them at once, and those are soon delivered.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Replays that run side by side.
 const RUNNING: u32 = 20;
@@ -130,7 +130,7 @@ impl Replays {
 }
 
 impl Worker {
-    /// Reads replayed records that are due, each second, as far as there is room for them; sooner while there are some.
+    /// Reads replayed records that are due, each second, as far as there is room for them; sooner while some come.
     pub(super) fn read_replays(&mut self) {
         if self.replays_at.is_none_or(|at| at > Instant::now()) {
             return;
@@ -141,9 +141,10 @@ impl Worker {
             return;
         }
         self.replays_at = None;
+        let held: Vec<_> = self.engine.replays_held().collect();
         let postgres = self.postgres.clone();
         self.spawn(async move {
-            let read = postgres.load_replays(&owned, room).await;
+            let read = postgres.load_replays(&owned, &held, room).await;
             Answer::Replays(read.unwrap_or_else(|error| {
                 tracing::debug!(?error, "replays that are due cannot be read");
                 Vec::new()
@@ -151,12 +152,12 @@ impl Worker {
         });
     }
 
+    /// What is not taken in, as long as an earlier owner's delivery of it runs, is not read again at once, payloads and all.
     pub(super) fn replays_read(&mut self, replays: Vec<ReplayRow>) {
-        if replays.is_empty() {
-            self.replays_at = Some(Instant::now() + LOOK_EVERY);
-            return;
-        }
-        self.replays_at = Some(Instant::now() + READ_AGAIN_AFTER);
+        let before = self.engine.replays_held().count();
         self.input(Input::ReplaysLoaded { replays });
+        let is_some_taken_in = self.engine.replays_held().count() > before;
+        let again_after = if is_some_taken_in { READ_AGAIN_AFTER } else { LOOK_EVERY };
+        self.replays_at = Some(Instant::now() + again_after);
     }
 }

@@ -7,6 +7,7 @@ mod expiry;
 mod masking;
 mod order_path;
 pub(crate) mod racing;
+mod reading;
 mod reindexing;
 mod replaying;
 mod safety;

@@ -10,7 +10,7 @@ use crate::core::effect::ParkedKey;
 use crate::core::entry::{Burial, Origin};
 use crate::core::failure::Reason;
 use crate::core::input::{Now, ReplayRow, Ticket};
-use crate::core::record::{Epoch, Partition};
+use crate::core::record::{Coordinates, Epoch, Partition};
 use crate::core::watermark::Whereabouts;
 
 /// Replayed records in memory.
@@ -22,9 +22,9 @@ impl Engine {
     /// The partitions whose replays may be loaded, and how many records; none while there is no use for them.
     #[must_use]
     pub fn replays_wanted(&self) -> (Vec<(Partition, Epoch)>, usize) {
-        let in_memory: usize = self.partitions.values().map(|state| state.replayed.len()).sum();
-        let room =
-            MAX_REPLAYED.saturating_sub(in_memory).min(self.config.max_records.saturating_sub(self.entries.len()));
+        let room = MAX_REPLAYED
+            .saturating_sub(self.replays_held().count())
+            .min(self.config.max_records.saturating_sub(self.entries.len()));
         let is_of_use = self.breaker.state() == BreakerState::Closed
             && !self.is_suspended
             && !self.is_shutting_down
@@ -33,6 +33,13 @@ impl Engine {
             return (Vec::new(), 0);
         }
         (self.loadable().map(|(partition, state)| (*partition, state.epoch)).collect(), room)
+    }
+
+    /// Where the replayed records are that are in memory: reading them again is of no use.
+    pub fn replays_held(&self) -> impl Iterator<Item = Coordinates> {
+        self.partitions
+            .iter()
+            .flat_map(|(&partition, state)| state.replayed.keys().map(move |&offset| Coordinates { partition, offset }))
     }
 
     pub(super) fn replays_loaded(&mut self, now: Now, replays: Vec<ReplayRow>) {

@@ -94,6 +94,7 @@ fn the_same_replay_is_taken_in_once_and_never_for_an_ownership_that_is_over() {
     assert_eq!(running(&bench), Vec::<i64>::new());
     bench.input(Input::ReplaysLoaded { replays: vec![row.clone(), row] });
     assert_eq!(running(&bench), [0]);
+    assert_eq!(bench.engine.replays_held().collect::<Vec<_>>(), [order(P0, 0, 1).coordinates]);
     assert_eq!(bench.engine.stats().in_flight, 0, "it is no part of what was polled");
     assert_eq!(LaneKey::of(b"1"), bench.engine.entries.values().next().unwrap().key);
 }
