@@ -184,7 +184,7 @@ impl Postgres {
     async fn settle_as_done(&self, rows: &Rows<'_>, parked: &Rows<'_>) -> Result<bool, LedgerFailure> {
         let mut lease = self.lease().await?;
         // The lateral subquery makes it one index search for each row with a dead letter, and none for all others; a plain
-        // join lets the planner read all of dead_letters.
+        // join lets the planner read all of dead_letters. They are locked in the order in which everyone does.
         let statement = sqlx::query_scalar!(
             r#"WITH settled AS (
                INSERT INTO processed_orders AS l
@@ -209,11 +209,12 @@ impl Postgres {
                UPDATE dead_letters SET replays = replays + (state = 'replaying')::integer, state = 'resolved',
                       closed_at = clock_timestamp()
                 WHERE id = ANY(ARRAY(
-                      SELECT open.id FROM settled s CROSS JOIN LATERAL (
+                      SELECT open.id
+                        FROM (SELECT order_id, event_type FROM settled WHERE buried ORDER BY order_id, event_type) s
+                       CROSS JOIN LATERAL (
                              SELECT d.id FROM dead_letters d
                               WHERE d.consumer_group = $1 AND d.order_id = s.order_id AND d.event_type = s.event_type
-                                AND d.state IN ('open', 'replaying', 'quarantined') OFFSET 0) open
-                       WHERE s.buried))
+                                AND d.state IN ('open', 'replaying', 'quarantined') ORDER BY d.id FOR UPDATE) open))
                 RETURNING id, order_id, event_type),
              replayed AS (
                UPDATE replay_letters SET state = 'ended', outcome = 'notified', ended_at = clock_timestamp()
