@@ -6,7 +6,7 @@
 //! | `selection` | which dead letters are meant |
 //! | `listing` | groups, pages, counts, and one letter whole |
 //! | `order_path` | what one order went through |
-//! | `payload`, `cover` | payloads as they are shown: exact, or masked; and what is masked covered elsewhere |
+//! | `payload`, `cover`, `echo` | payloads as they are shown: exact, or masked; and what is masked covered elsewhere |
 //! | `replay` | plan, execute, pause, resume, cancel |
 //! | `publishing` | replays to the topic, which this process publishes |
 //! | `closing` | discard, restore |

@@ -14,7 +14,7 @@ use crate::core::failure::LedgerFailure;
 use crate::core::record::Record;
 use crate::kafka::readers::{self, Reader};
 use crate::kafka::source_topic::{RepublishError, SourceTopic};
-use crate::postgres::{Publication, Replay, ReplayState, ReplayTo, TakenLetter};
+use crate::postgres::{Act, AuditResult, Publication, Replay, ReplayState, ReplayTo, TakenLetter, Taking};
 
 /// Letters that are published side by side.
 const MAX_BATCH: f64 = 200.0;
@@ -45,17 +45,29 @@ impl Operations {
         let act = self.act("replay", filter, "");
         self.may_change(&act).await?;
         self.goes_to(&act, id, ReplayTo::Topic).await?;
-        let topic = SourceTopic::open(&self.settings.kafka).await.map_err(OperationError::Unavailable)?;
+        let topic = self.open_topic(&act).await?;
         self.begin(id, ReplayState::Publishing, &act).await?;
         Ok(Publishing { replay: id, topic, next_at: Instant::now() })
     }
 
     /// Goes on with a replay to the topic that was paused.
     pub async fn resume_publishing(&self, id: i64) -> Result<Publishing, OperationError> {
-        self.goes_to(&self.act("resume", replay_json(id), ""), id, ReplayTo::Topic).await?;
-        let topic = SourceTopic::open(&self.settings.kafka).await.map_err(OperationError::Unavailable)?;
+        let act = self.act("resume", replay_json(id), "");
+        self.may_change(&act).await?;
+        self.goes_to(&act, id, ReplayTo::Topic).await?;
+        let topic = self.open_topic(&act).await?;
         self.change(id, "resume", &[ReplayState::Paused], ReplayState::Publishing).await?;
         Ok(Publishing { replay: id, topic, next_at: Instant::now() })
+    }
+
+    async fn open_topic(&self, act: &Act) -> Result<SourceTopic, OperationError> {
+        match SourceTopic::open(&self.settings.kafka).await {
+            Ok(topic) => Ok(topic),
+            Err(why) => {
+                self.audit_not_done(act, AuditResult::Failed, &why).await;
+                Err(OperationError::Unavailable(why))
+            }
+        }
     }
 
     /// Publishes the next letters when they are due by the replay's rate, and tells how far it has come. It is over when its state is
@@ -94,7 +106,7 @@ impl Operations {
         Ok(replay)
     }
 
-    async fn mark(&self, id: i64, ends: &[(i32, Publication)]) -> Result<(), LedgerFailure> {
+    async fn mark(&self, id: i64, ends: &[(Taking, Publication)]) -> Result<(), LedgerFailure> {
         let mut marked = self.postgres.end_publishing(id, ends).await;
         for _ in 1..MARK_ATTEMPTS {
             if !matches!(marked, Err(LedgerFailure::Outage(_) | LedgerFailure::Conflict(_))) {
@@ -108,20 +120,20 @@ impl Operations {
 }
 
 /// How each letter ended, and why the topic did not take some of them.
-async fn publish(topic: &SourceTopic, taken: Vec<TakenLetter>) -> (Vec<(i32, Publication)>, Option<String>) {
+async fn publish(topic: &SourceTopic, taken: Vec<TakenLetter>) -> (Vec<(Taking, Publication)>, Option<String>) {
     let mut ends = Vec::with_capacity(taken.len());
-    let (mut places, mut records): (Vec<i32>, Vec<Record>) = (Vec::new(), Vec::new());
+    let (mut takings, mut records): (Vec<Taking>, Vec<Record>) = (Vec::new(), Vec::new());
     for letter in taken {
         match letter.record {
             Some(record) => {
-                places.push(letter.place);
+                takings.push(letter.taking);
                 records.push(record);
             }
-            None => ends.push((letter.place, Publication::LeftOut("the dead letter cannot be read".to_owned()))),
+            None => ends.push((letter.taking, Publication::LeftOut("the dead letter cannot be read".to_owned()))),
         }
     }
     let mut outage = None;
-    for (place, published) in places.into_iter().zip(topic.publish(&records).await) {
+    for (taking, published) in takings.into_iter().zip(topic.publish(&records).await) {
         let end = match published {
             Ok(at) => Publication::Published(at),
             Err(RepublishError::Refused(why)) => Publication::LeftOut(why),
@@ -130,7 +142,7 @@ async fn publish(topic: &SourceTopic, taken: Vec<TakenLetter>) -> (Vec<(i32, Pub
                 Publication::GivenBack
             }
         };
-        ends.push((place, end));
+        ends.push((taking, end));
     }
     (ends, outage)
 }

@@ -39,7 +39,7 @@ pub use parked::ParkedFacts;
 pub use pool::{ConnectError, PoolFacts, Postgres};
 pub use preflight::PreflightFacts;
 pub use replay_prospects::{LetterProspect, Prospect};
-pub use replay_publishing::{Publication, TakenLetter};
+pub use replay_publishing::{Publication, TakenLetter, Taking};
 pub use replay_scheduling::{EndedUnscheduled, NextLetter, Scheduling};
 pub use replays::{PlannedLetter, Replay, ReplayCount, ReplayState, ReplayTerms, ReplayTo};
 pub use stored_record::encode as stored_form;

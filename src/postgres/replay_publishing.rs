@@ -13,10 +13,18 @@ const TAKEN_FOR: Duration = Duration::from_mins(1);
 /// Stored bytes that are taken at once, beyond one letter.
 const TAKE_BYTES: i64 = 16 << 20;
 
+/// Which letter of a replay was taken, and when: it may be another's since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taking {
+    pub place: i32,
+    /// Microseconds since the Unix epoch, by the clock of the database.
+    taken_at: i64,
+}
+
 /// A letter to publish.
 #[derive(Clone, Debug)]
 pub struct TakenLetter {
-    pub place: i32,
+    pub taking: Taking,
     /// Absent when it cannot be read.
     pub record: Option<Record>,
 }
@@ -34,7 +42,8 @@ pub enum Publication {
 
 impl Postgres {
     /// Takes the next letters of a replay that is publishing, in the order of the plan, as far as they are as they were planned:
-    /// dead in the ledger, open in the table, with no later failure. Others are left out.
+    /// dead in the ledger, open in the table, with no later failure. Others are left out. A letter that changes at this moment is
+    /// looked at again by the next call: whether it was published is known only as of before.
     pub async fn take_to_publish(&self, replay: i64, limit: u32) -> Result<Vec<TakenLetter>, LedgerFailure> {
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
@@ -43,14 +52,14 @@ impl Postgres {
                  FROM replays r
                 WHERE r.id = $1 AND r.consumer_group = $2 AND r.topic = $3 AND r.state = 'publishing' FOR SHARE),
              next AS MATERIALIZED (
-               SELECT p.place, d.id, octet_length(d.record) AS size
+               SELECT p.place, d.id, d.xmin AS version, octet_length(d.record) AS size
                  FROM run
                  JOIN replay_letters p ON p.replay_id = run.id
                   AND (p.state = 'planned' OR p.state = 'scheduled' AND p.scheduled_at < run.lost)
                  LEFT JOIN dead_letters d ON d.id = p.dead_letter_id
                 ORDER BY p.place LIMIT $5),
              small AS MATERIALIZED (
-               SELECT place FROM (SELECT place, size, sum(size) OVER (ORDER BY place) AS upto FROM next WHERE id IS NOT NULL) s
+               SELECT place, version FROM (SELECT place, version, size, sum(size) OVER (ORDER BY place) AS upto FROM next WHERE id IS NOT NULL) s
                 WHERE upto <= $6 OR upto = size),
              chosen AS MATERIALIZED (
                SELECT p.place, p.failed_at, d.id, d.order_id, d.event_type,
@@ -64,7 +73,7 @@ impl Postgres {
                            ELSE 'it is not as it was planned' END AS why
                  FROM run JOIN small ON true
                  JOIN replay_letters p ON p.replay_id = run.id AND p.place = small.place
-                 JOIN dead_letters d ON d.id = p.dead_letter_id
+                 JOIN dead_letters d ON d.id = p.dead_letter_id AND d.xmin = small.version
                 WHERE p.state = 'planned' OR p.state = 'scheduled' AND p.scheduled_at < run.lost
                 ORDER BY d.order_id, d.event_type, d.id FOR UPDATE OF p, d SKIP LOCKED),
              fit AS MATERIALIZED (
@@ -83,7 +92,8 @@ impl Postgres {
                       detail = CASE WHEN f.place IS NULL THEN c.why END,
                       scheduled_at = clock_timestamp(), ended_at = CASE WHEN f.place IS NULL THEN clock_timestamp() END
                  FROM chosen c LEFT JOIN fit f ON f.place = c.place
-                WHERE p.replay_id = $1 AND p.place = c.place),
+                WHERE p.replay_id = $1 AND p.place = c.place
+               RETURNING p.place, (extract(epoch FROM p.scheduled_at) * 1000000)::bigint AS taken_at),
              gone AS (
                UPDATE replay_letters p
                   SET state = 'ended', outcome = 'left_out', detail = 'the dead letter is gone', ended_at = clock_timestamp()
@@ -94,7 +104,8 @@ impl Postgres {
                                    ELSE 'open' END, run_id = $1
                  FROM run CROSS JOIN chosen c LEFT JOIN fit f ON f.id = c.id
                 WHERE d.id = c.id AND (f.id IS NOT NULL OR c.is_ours))
-             SELECT f.place, d.kpartition, d.koffset, d.record FROM fit f JOIN dead_letters d ON d.id = f.id ORDER BY f.place"#,
+             SELECT f.place, m.taken_at AS "taken_at!", d.kpartition, d.koffset, d.record
+               FROM fit f JOIN marked m ON m.place = f.place JOIN dead_letters d ON d.id = f.id ORDER BY f.place"#,
             replay,
             &*self.group,
             &*self.topic,
@@ -108,41 +119,45 @@ impl Postgres {
             let record = stored_record::decode(at, row.record)
                 .inspect_err(|error| tracing::error!(replay, place = row.place, %error, "a dead letter cannot be read"))
                 .ok();
-            TakenLetter { place: row.place, record }
+            TakenLetter { taking: Taking { place: row.place, taken_at: row.taken_at }, record }
         });
         Ok(taken.collect())
     }
 
-    /// Writes down what became of letters that were taken. They are open again: a success of what was published resolves them. May
-    /// be repeated.
-    pub async fn end_publishing(&self, replay: i64, ends: &[(i32, Publication)]) -> Result<(), LedgerFailure> {
+    /// Writes down what became of letters that were taken. They are open again: a success of what was published resolves them. That
+    /// one was published counts, whoever has it by now; anything else only as long as nobody else has taken it. May be repeated.
+    pub async fn end_publishing(&self, replay: i64, ends: &[(Taking, Publication)]) -> Result<(), LedgerFailure> {
         let columns = Columns::of(&self.topic, ends);
         let mut lease = self.lease().await?;
+        // The join of `letters` to `ended` is for the locks: whoever marks a letter of a replay has its dead letter first.
         let statement = sqlx::query!(
             "WITH ended AS MATERIALIZED (
-               SELECT i.* FROM unnest($2::integer[], $3::text[], $4::text[]) AS i(place, outcome, detail)),
+               SELECT i.* FROM unnest($2::integer[], $3::bigint[], $4::text[], $5::text[]) AS i(place, taken_at, outcome, detail)),
              letters AS MATERIALIZED (
-               SELECT d.id, e.outcome, r.replay_cap
+               SELECT d.id, p.place, r.replay_cap
                  FROM replays r
                  JOIN replay_letters p ON p.replay_id = r.id
                  JOIN ended e ON e.place = p.place
                  JOIN dead_letters d ON d.id = p.dead_letter_id AND d.state = 'replaying' AND d.run_id = r.id
                 WHERE r.id = $1 ORDER BY d.order_id, d.event_type, d.id FOR UPDATE OF d),
-             opened AS (
-               UPDATE dead_letters d
-                  SET replays = d.replays + (l.outcome IS NOT DISTINCT FROM 'published')::integer,
-                      state = CASE WHEN d.replays + (l.outcome IS NOT DISTINCT FROM 'published')::integer >= l.replay_cap
-                              THEN 'quarantined' ELSE 'open' END
-                 FROM letters l WHERE d.id = l.id)
-             UPDATE replay_letters p
-                SET state = CASE WHEN e.outcome IS NULL THEN 'planned' ELSE 'ended' END, outcome = e.outcome, detail = e.detail,
-                    ended_at = CASE WHEN e.outcome IS NOT NULL THEN clock_timestamp() END
-               FROM ended e
-                -- A worker may have notified it before its acknowledgement arrived here.
-              WHERE p.replay_id = $1 AND p.place = e.place
-                AND (p.state = 'scheduled' OR p.outcome = 'notified' AND e.outcome = 'published')",
+             marked AS (
+               UPDATE replay_letters p
+                  SET state = CASE WHEN e.outcome IS NULL THEN 'planned' ELSE 'ended' END, outcome = e.outcome, detail = e.detail,
+                      ended_at = CASE WHEN e.outcome IS NOT NULL THEN clock_timestamp() END
+                 FROM ended e LEFT JOIN letters l ON l.place = e.place
+                WHERE p.replay_id = $1 AND p.place = e.place
+                  AND CASE WHEN e.outcome = 'published'
+                           -- A worker may have notified it before its acknowledgement arrived here.
+                           THEN p.state <> 'ended' OR p.outcome = 'notified'
+                           ELSE p.state = 'scheduled' AND (extract(epoch FROM p.scheduled_at) * 1000000)::bigint = e.taken_at END
+               RETURNING p.place, (p.outcome IS NOT DISTINCT FROM 'published')::integer AS published)
+             UPDATE dead_letters d
+                SET replays = d.replays + m.published,
+                    state = CASE WHEN d.replays + m.published >= l.replay_cap THEN 'quarantined' ELSE 'open' END
+               FROM letters l JOIN marked m ON m.place = l.place WHERE d.id = l.id",
             replay,
             &columns.places,
+            &columns.taken_at,
             columns.outcomes.as_slice() as _,
             columns.details.as_slice() as _,
         );
@@ -161,14 +176,14 @@ impl Postgres {
                   AND p.scheduled_at < clock_timestamp() - $3::float8 * interval '1 second'
                  JOIN dead_letters d ON d.id = p.dead_letter_id
                 WHERE r.consumer_group = $1 AND r.topic = $2 AND r.state = 'cancelled' AND r.to_topic
-                ORDER BY d.order_id, d.event_type, d.id FOR UPDATE OF p, d),
+                ORDER BY d.order_id, d.event_type, d.id FOR UPDATE OF d),
              opened AS (
                UPDATE dead_letters d SET state = CASE WHEN d.replays >= l.replay_cap THEN 'quarantined' ELSE 'open' END
                  FROM lost l WHERE d.id = l.id AND d.state = 'replaying' AND d.run_id = l.replay_id)
              UPDATE replay_letters p
                 SET state = 'ended', outcome = 'left_out', detail = 'the command died: it may have been published',
                     ended_at = clock_timestamp()
-               FROM lost l WHERE p.replay_id = l.replay_id AND p.place = l.place",
+               FROM lost l WHERE p.replay_id = l.replay_id AND p.place = l.place AND p.state = 'scheduled'",
             &*self.group,
             &*self.topic,
             seconds(TAKEN_FOR),
@@ -182,14 +197,15 @@ impl Postgres {
 #[derive(Default)]
 struct Columns {
     places: Vec<i32>,
+    taken_at: Vec<i64>,
     outcomes: Vec<Option<&'static str>>,
     details: Vec<Option<String>>,
 }
 
 impl Columns {
-    fn of(topic: &str, ends: &[(i32, Publication)]) -> Self {
+    fn of(topic: &str, ends: &[(Taking, Publication)]) -> Self {
         let mut columns = Self::default();
-        for (place, end) in ends {
+        for (taking, end) in ends {
             let (outcome, detail) = match end {
                 Publication::Published(at) => {
                     (Some("published"), Some(format!("{topic}/{} @ {}", at.partition, at.offset)))
@@ -197,7 +213,8 @@ impl Columns {
                 Publication::LeftOut(why) => (Some("left_out"), Some(why.clone())),
                 Publication::GivenBack => (None, None),
             };
-            columns.places.push(*place);
+            columns.places.push(taking.place);
+            columns.taken_at.push(taking.taken_at);
             columns.outcomes.push(outcome);
             columns.details.push(detail);
         }

@@ -90,7 +90,7 @@ impl Postgres {
         let statement = sqlx::query!(
             r#"WITH run AS MATERIALIZED (
                SELECT r.id, r.rate, r.override_cap, greatest(coalesce(r.next_due_at, clock_timestamp()), clock_timestamp()) AS base
-                 FROM replays r WHERE r.id = $1 AND r.state = 'running' FOR UPDATE),
+                 FROM replays r WHERE r.id = $1 AND r.state = 'running' AND NOT r.to_topic FOR UPDATE),
              chosen AS MATERIALIZED (
                SELECT i.place, i.id, i.order_id, i.event_type, i.fingerprint, i.key_hash, i.record, p.failed_at,
                       d.kpartition, d.koffset, (d.order_id = i.order_id AND d.event_type = i.event_type) AS is_same,

@@ -10,7 +10,7 @@ use crate::core::failure::LedgerFailure;
 use crate::core::input::{Input, ReplayRow};
 use crate::core::key::LaneKey;
 use crate::core::replay::ReplayStep;
-use crate::postgres::{EndedUnscheduled, NextLetter, Postgres, Replay, ReplayState, Scheduling};
+use crate::postgres::{EndedUnscheduled, NextLetter, Postgres, Replay, ReplayState, ReplayTo, Scheduling};
 use crate::telemetry::events::ReplaysEnded;
 use crate::telemetry::{Telemetry, gauge_value};
 
@@ -56,7 +56,8 @@ impl Replays {
         }
         let running = self.postgres.replays(None, Some(ReplayState::Running), RUNNING).await?;
         self.show(&running);
-        for replay in running {
+        // A command of a version that knew no replays to the topic may have set one running.
+        for replay in running.into_iter().filter(|replay| replay.to == ReplayTo::Workers) {
             self.advance(replay).await?;
         }
         Ok(())

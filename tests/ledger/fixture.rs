@@ -15,6 +15,7 @@ use herald::postgres::Postgres;
 use sqlx::PgPool;
 
 use crate::support;
+use crate::support::wait::{SOON, equal, wait_until};
 
 pub(crate) const TOPIC: &str = "order_events";
 pub(crate) const GROUP: &str = "notification_service_group";
@@ -53,6 +54,16 @@ impl TestDatabase {
     pub(crate) async fn look(&self, query: &'static str) -> String {
         let value: Option<String> = sqlx::query_scalar(query).fetch_one(&self.tables).await.unwrap();
         value.unwrap_or_default()
+    }
+
+    /// Waits until so many statements wait for a lock.
+    pub(crate) async fn until_blocked(&self, statements: u32) {
+        let blocked = "SELECT count(*)::text FROM pg_stat_activity
+                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        wait_until("statements wait for a lock", SOON, async || {
+            equal(self.look(blocked).await, &statements.to_string())
+        })
+        .await;
     }
 
     pub(crate) async fn execute(&self, statement: &'static str) {

@@ -6,6 +6,7 @@ mod closing;
 mod expiry;
 mod masking;
 mod order_path;
+mod publishing;
 pub(crate) mod racing;
 mod reading;
 mod reindexing;

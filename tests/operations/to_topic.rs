@@ -318,7 +318,7 @@ async fn a_topic_that_does_not_answer_pauses_the_publication_and_loses_nothing()
     assert_eq!(copies.len(), 40, "every one is there");
 }
 
-fn to_topic() -> ReplayWish {
+pub(super) fn to_topic() -> ReplayWish {
     ReplayWish {
         to: ReplayTo::Topic,
         rate: 100.0,
@@ -337,25 +337,27 @@ async fn a_letter_is_taken_by_one_command_only_and_by_another_when_that_one_died
     office.database.execute("UPDATE replays SET state = 'publishing', started_at = now()").await;
     let postgres = &office.database.postgres;
     let (first, second) = tokio::join!(postgres.take_to_publish(plan, 3), postgres.take_to_publish(plan, 6));
-    let mut places: Vec<i32> = first.unwrap().iter().chain(&second.unwrap()).map(|letter| letter.place).collect();
+    let taken = [first.unwrap(), second.unwrap()].concat();
+    let mut places: Vec<i32> = taken.iter().map(|letter| letter.taking.place).collect();
     places.sort_unstable();
     assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "{places:?}");
     let rest = postgres.take_to_publish(plan, 6).await.unwrap();
-    places.extend(rest.iter().map(|letter| letter.place));
+    places.extend(rest.iter().map(|letter| letter.taking.place));
     places.sort_unstable();
     assert_eq!(places, [1, 2, 3, 4, 5, 6]);
     assert_eq!(office.state("1").await, "replaying", "nobody else may have it meanwhile");
 
-    postgres.end_publishing(plan, &[(1, Publication::GivenBack)]).await.unwrap();
+    let first = taken.iter().chain(&rest).find(|letter| letter.taking.place == 1).unwrap().taking;
+    postgres.end_publishing(plan, &[(first, Publication::GivenBack)]).await.unwrap();
     assert_eq!(office.state("1").await, "open");
     let again = postgres.take_to_publish(plan, 6).await.unwrap();
-    assert_eq!(again.iter().map(|letter| letter.place).collect::<Vec<_>>(), [1]);
+    assert_eq!(again.iter().map(|letter| letter.taking.place).collect::<Vec<_>>(), [1]);
     office
         .database
         .execute("UPDATE replay_letters SET scheduled_at = now() - interval '61 seconds' WHERE place = 2")
         .await;
     let lost = postgres.take_to_publish(plan, 6).await.unwrap();
-    assert_eq!(lost.iter().map(|letter| letter.place).collect::<Vec<_>>(), [2]);
+    assert_eq!(lost.iter().map(|letter| letter.taking.place).collect::<Vec<_>>(), [2]);
 
     // Cancelled while a command that is gone has them.
     ana.cancel_replay(plan).await.unwrap();
@@ -374,7 +376,7 @@ async fn a_letter_that_a_worker_notified_before_its_acknowledgement_came_stays_r
     let plan = ana.plan_replay(Selection::of_ids(vec![1, 2]), &to_topic()).await.unwrap().replay.id;
     office.database.execute("UPDATE replays SET state = 'publishing', started_at = now()").await;
     let postgres = &office.database.postgres;
-    assert_eq!(postgres.take_to_publish(plan, 2).await.unwrap().len(), 2);
+    let taken = postgres.take_to_publish(plan, 2).await.unwrap();
     let epoch = office.database.raise(0).await;
     for number in [1, 2] {
         let copy = at(0, 10 + number);
@@ -383,7 +385,7 @@ async fn a_letter_that_a_worker_notified_before_its_acknowledgement_came_stays_r
         postgres.done(&[settlement(&order_id, copy, epoch)]).await.unwrap();
     }
     // One acknowledgement comes late, the other one not at all.
-    let ends = [(1, Publication::Published(at(0, 11))), (2, Publication::GivenBack)];
+    let ends = [(taken[0].taking, Publication::Published(at(0, 11))), (taken[1].taking, Publication::GivenBack)];
     postgres.end_publishing(plan, &ends).await.unwrap();
     let progress = ana.replay(plan).await.unwrap().progress;
     assert_eq!((progress.published, progress.notified, progress.planned), (1, 1, 0));
