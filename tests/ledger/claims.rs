@@ -207,18 +207,10 @@ async fn a_claim_waits_for_a_raise_under_way_and_is_then_fenced() {
     sqlx::query("UPDATE partition_epochs SET epoch = epoch + 1").execute(&mut *raise).await.unwrap();
     let postgres = database.postgres.clone();
     let claiming = tokio::spawn(async move { postgres.claim(&[claim("1", at(0, 5), old)]).await });
-    wait_for_a_blocked_statement(&database).await;
+    database.until_blocked(1).await;
     raise.commit().await.unwrap();
     assert_eq!(claiming.await.unwrap().unwrap(), []);
     assert_eq!(database.ledger("1").await, "none");
-}
-
-async fn wait_for_a_blocked_statement(database: &crate::ledger::fixture::TestDatabase) {
-    let blocked = "SELECT count(*)::text FROM pg_stat_activity
-                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while database.look(blocked).await == "0" {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]

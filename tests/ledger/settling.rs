@@ -93,11 +93,7 @@ async fn a_dead_letter_written_while_the_success_waited_is_resolved_too() {
     sqlx::query(letter).execute(&mut *burial).await.unwrap();
     let postgres = database.postgres.clone();
     let late = tokio::spawn(async move { postgres.done(&[settlement("1", at(0, 5), old)]).await });
-    let blocked = "SELECT count(*)::text FROM pg_stat_activity
-                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while database.look(blocked).await == "0" {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    database.until_blocked(1).await;
     burial.commit().await.unwrap();
     late.await.unwrap().unwrap();
     assert_eq!(database.ledger("1").await, "d 0/5 e1");

@@ -80,6 +80,8 @@ async fn successes_and_marks_lock_dead_letters_in_one_order() {
     let postgres = &office.database.postgres;
     let replay = publishing(&office, &office.operator("ana"), &[1, 2]).await;
     let taken = take(postgres, replay).await;
+    // Behind that of b in the table, as in the ids, and before it by its order.
+    office.database.execute("UPDATE dead_letters SET error = error WHERE order_id = 'a'").await;
     let mut held = office.database.tables.begin().await.unwrap();
     sqlx::query("SELECT FROM dead_letters WHERE order_id = 'a' FOR UPDATE").execute(&mut *held).await.unwrap();
     let ends: Vec<_> = taken.iter().map(|&taking| (taking, Publication::GivenBack)).collect();
