@@ -1,7 +1,7 @@
 //! What a claim found decides what happens next.
 
 use super::event::Fingerprint;
-use super::input::{Holder, LedgerRow, LedgerState};
+use super::input::{LedgerRow, LedgerState};
 
 /// What to do with a copy of an identity, given the ledger's row after its claim.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,10 +18,9 @@ pub enum Verdict {
     Conflict,
 }
 
-/// The table of ARCHITECTURE.md, "What a claim finds".
+/// The table of ARCHITECTURE.md, "What a claim finds". The row is ours when it names our coordinates.
 #[must_use]
-pub fn judge(row: &LedgerRow, ours: &Holder, fingerprint: Fingerprint) -> Verdict {
-    let is_ours = row.holder == *ours;
+pub fn judge(row: &LedgerRow, is_ours: bool, fingerprint: Fingerprint) -> Verdict {
     let same_content = row.fingerprint == fingerprint;
     match row.state {
         LedgerState::Claimed if is_ours && row.inserted => Verdict::Fresh,
@@ -38,7 +37,9 @@ pub fn judge(row: &LedgerRow, ours: &Holder, fingerprint: Fingerprint) -> Verdic
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::record::{Coordinates, Offset, Partition};
+    use crate::core::effect::Serial;
+    use crate::core::input::Holder;
+    use crate::core::record::{Coordinates, Epoch, Offset, Partition};
 
     #[test]
     fn every_cell_of_the_table() {
@@ -46,6 +47,8 @@ mod tests {
         let holder = |offset| Holder {
             topic: "t".into(),
             coordinates: Coordinates { partition: Partition(0), offset: Offset(offset) },
+            epoch: Epoch(1),
+            serial: Serial(1),
         };
         let (ours, other) = (holder(5), holder(6));
         let table = [
@@ -76,7 +79,7 @@ mod tests {
                 inserted,
                 starts: 0,
             };
-            assert_eq!(judge(&row, &ours, content), expected, "{row:?}");
+            assert_eq!(judge(&row, *holder == ours, content), expected, "{row:?}");
         }
     }
 }

@@ -67,7 +67,7 @@ pub struct Claim {
     pub coordinates: Coordinates,
     pub epoch: Epoch,
     pub serial: Serial,
-    /// Take the claim from this holder if it still has it: it was found to be gone for good.
+    /// Take the claim from this holder if it still has it and has not claimed again: it was found to be gone for good.
     pub seize_from: Option<Holder>,
 }
 

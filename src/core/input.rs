@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::effect::Serial;
 use super::event::{Fingerprint, Identity};
 use super::failure::{DeliveryFailure, LedgerFailure};
 use super::key::LaneKey;
@@ -143,6 +144,17 @@ pub struct LedgerRow {
 pub struct Holder {
     pub topic: Arc<str>,
     pub coordinates: Coordinates,
+    /// Of the statement that wrote the row last. A copy that has claimed since is not the one that was judged: it runs, perhaps.
+    pub epoch: Epoch,
+    pub serial: Serial,
+}
+
+impl Holder {
+    /// Whether it is this record, of whatever owner.
+    #[must_use]
+    pub fn is(&self, topic: &str, coordinates: Coordinates) -> bool {
+        (&*self.topic, self.coordinates) == (topic, coordinates)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

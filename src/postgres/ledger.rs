@@ -38,11 +38,11 @@ impl Postgres {
                          AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch)
                  JOIN fence USING (kpartition, epoch)),
              seized AS MATERIALIZED (
-               SELECT * FROM unnest($10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[])
-                         AS s(order_id, event_type, topic, kpartition, koffset))
+               SELECT * FROM unnest($10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[], $15::bigint[], $16::bigint[])
+                         AS s(order_id, event_type, topic, kpartition, koffset, epoch, serial))
              INSERT INTO processed_orders AS l
                     (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, serial)
-             SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch, $15
+             SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch, $17
                FROM owned ORDER BY order_id, event_type
              ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
              SET (state, fingerprint, topic, kpartition, koffset, epoch, serial, starts, claimed_at, settled_at) = (
@@ -55,7 +55,8 @@ impl Postgres {
                       WHEN 'c' THEN (l.topic, l.kpartition, l.koffset)
                                   = (excluded.topic, excluded.kpartition, excluded.koffset)
                                  OR l.epoch = 0
-                                 OR (l.order_id, l.event_type, l.topic, l.kpartition, l.koffset) IN (TABLE seized)
+                                 OR (l.order_id, l.event_type, l.topic, l.kpartition, l.koffset, l.epoch, l.serial)
+                                    IN (TABLE seized)
                       WHEN 'x' THEN (l.topic, l.kpartition) <> (excluded.topic, excluded.kpartition)
                                  OR l.koffset < excluded.koffset
                                  OR l.fingerprint <> excluded.fingerprint
@@ -64,7 +65,7 @@ impl Postgres {
                SELECT l.state, l.fingerprint, l.topic, l.kpartition, l.koffset, l.epoch, l.serial, l.starts, l.claimed_at,
                       l.settled_at
                 LIMIT 1)
-             RETURNING order_id, event_type, state, fingerprint, topic, kpartition, koffset, starts,
+             RETURNING order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, serial, starts,
                        (xmax = 0) AS "inserted!""#,
             &*self.group,
             &*self.topic,
@@ -80,6 +81,8 @@ impl Postgres {
             seized.topics.as_slice() as _,
             &seized.partitions,
             &seized.offsets,
+            &seized.epochs,
+            &seized.serials,
             rows.serial,
         );
         let found = self.answer(statement.fetch_all(&mut *lease)).await;
@@ -249,7 +252,7 @@ impl Postgres {
         let coordinates = Coordinates { partition: Partition(row.kpartition), offset: Offset(row.koffset) };
         Ok(LedgerRow {
             state,
-            holder: Holder { topic, coordinates },
+            holder: Holder { topic, coordinates, epoch: Epoch(row.epoch), serial: Serial(row.serial.cast_unsigned()) },
             fingerprint: Fingerprint(fingerprint),
             inserted: row.inserted,
             starts: u16::try_from(row.starts).unwrap_or_default(),
@@ -265,6 +268,8 @@ struct FoundRow {
     topic: String,
     kpartition: i32,
     koffset: i64,
+    epoch: i64,
+    serial: i64,
     starts: i16,
     inserted: bool,
 }
@@ -334,6 +339,8 @@ struct Seizures<'a> {
     topics: Vec<&'a str>,
     partitions: Vec<i32>,
     offsets: Vec<i64>,
+    epochs: Vec<i64>,
+    serials: Vec<i64>,
 }
 
 impl<'a> Seizures<'a> {
@@ -348,6 +355,8 @@ impl<'a> Seizures<'a> {
             columns.topics.push(&holder.topic);
             columns.partitions.push(holder.coordinates.partition.0);
             columns.offsets.push(holder.coordinates.offset.0);
+            columns.epochs.push(holder.epoch.0);
+            columns.serials.push(holder.serial.0.cast_signed());
         }
         columns
     }

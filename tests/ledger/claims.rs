@@ -1,5 +1,6 @@
+use herald::core::effect::{Claim, Serial};
 use herald::core::failure::LedgerFailure;
-use herald::core::input::{LedgerRow, LedgerState, Ticket};
+use herald::core::input::{LedgerState, Ticket};
 use herald::core::record::{Epoch, Offset, Partition};
 
 use crate::ledger::fixture::{CONTENT, OTHER_CONTENT, at, claim, dead_letter, holder, row, settlement, test_database};
@@ -92,7 +93,9 @@ async fn a_takeover_has_the_epoch_of_the_new_owner_and_keeps_its_starts() {
     database.execute("UPDATE processed_orders SET starts = 1").await;
     let new = database.raise(0).await;
     let taken = database.claim_one(claim("1", at(0, 5), new)).await;
-    assert_eq!(taken, Some(LedgerRow { starts: 1, ..row(LedgerState::Claimed, at(0, 5), false) }));
+    let mut expected = row(LedgerState::Claimed, at(0, 5), false);
+    (expected.starts, expected.holder.epoch) = (1, new);
+    assert_eq!(taken, Some(expected));
     assert_eq!(database.ledger("1").await, "c 0/5 e2");
     assert_eq!(database.look("SELECT starts::text FROM processed_orders").await, "1");
 }
@@ -158,6 +161,25 @@ async fn a_claim_is_seized_only_from_the_holder_that_was_found_to_be_gone() {
     late.seize_from = Some(holder(at(1, 1)));
     let answer = database.claim_one(late).await;
     assert_eq!(answer, Some(row(LedgerState::Done, at(1, 1), false)));
+}
+
+#[tokio::test]
+async fn a_claim_is_never_seized_from_a_holder_that_has_claimed_again_since_it_was_judged() {
+    let database = test_database().await;
+    let (there, here) = (database.raise(0).await, database.raise(1).await);
+    let claiming = |epoch, serial| Claim { serial: Serial(serial), ..claim("1", at(0, 5), epoch) };
+    database.claim_one(claiming(there, 3)).await;
+    let mut seizing = claim("1", at(1, 1), here);
+    let judged = database.claim_one(seizing.clone()).await.unwrap().holder;
+    assert_eq!((judged.epoch, judged.serial), (there, Serial(3)));
+    seizing.seize_from = Some(judged);
+    // By the same owner, which goes on with it; then by the next one, which has counted as far as the first by chance.
+    for (is_next, serial) in [(false, 4), (true, 3)] {
+        let owner = if is_next { database.raise(0).await } else { there };
+        database.claim_one(claiming(owner, serial)).await;
+        let found = database.claim_one(seizing.clone()).await.unwrap().holder;
+        assert_eq!((found.coordinates, found.epoch, found.serial), (at(0, 5), owner, Serial(serial)));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! A database for each test, and batches that are quick to write.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -112,8 +111,9 @@ pub(crate) fn at(partition: i32, offset: i64) -> Coordinates {
     Coordinates { partition: Partition(partition), offset: Offset(offset) }
 }
 
+/// Of the first owner of its partition.
 pub(crate) fn holder(coordinates: Coordinates) -> Holder {
-    Holder { topic: TOPIC.into(), coordinates }
+    Holder { topic: TOPIC.into(), coordinates, epoch: Epoch(1), serial: Serial::default() }
 }
 
 pub(crate) fn identity(order_id: &str) -> Identity {
@@ -187,11 +187,5 @@ pub(crate) fn record(coordinates: Coordinates, value: &str) -> Record {
 }
 
 pub(crate) fn row(state: LedgerState, coordinates: Coordinates, inserted: bool) -> LedgerRow {
-    LedgerRow {
-        state,
-        holder: Holder { topic: Arc::from(TOPIC), coordinates },
-        fingerprint: CONTENT,
-        inserted,
-        starts: 0,
-    }
+    LedgerRow { state, holder: holder(coordinates), fingerprint: CONTENT, inserted, starts: 0 }
 }

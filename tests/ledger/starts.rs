@@ -1,5 +1,5 @@
 use herald::core::effect::{DeadLetter, Parking, Serial, Settlement, Start};
-use herald::core::input::{LedgerState, Ticket};
+use herald::core::input::{Holder, LedgerState, Ticket};
 use herald::core::record::{Coordinates, Epoch};
 
 use crate::ledger::fixture::{TestDatabase, at, claim, dead_letter, holder, parking, row, settlement, test_database};
@@ -23,6 +23,7 @@ async fn a_start_is_there_for_the_next_owner_and_may_be_repeated() {
     let next = database.raise(0).await;
     let mut expected = row(LedgerState::Claimed, at(0, 5), false);
     expected.starts = 1;
+    expected.holder.epoch = next;
     assert_eq!(database.claim_one(claim("1", at(0, 5), next)).await, Some(expected));
     database.postgres.start(&[start("1", at(0, 5), next, 0)]).await.unwrap();
     assert_eq!(starts(&database).await, "1:0");
@@ -142,7 +143,7 @@ async fn a_copy_that_takes_a_yielded_claim_knows_that_it_was_started() {
     assert_eq!(database.claim_one(claim("1", at(0, 5), next)).await.unwrap().starts, 1);
     database.postgres.yield_claims(&[settlement("1", at(0, 5), next)]).await.unwrap();
     let taken = database.claim_one(claim("1", at(0, 9), next)).await.unwrap();
-    assert_eq!((taken.holder, taken.starts, taken.inserted), (holder(at(0, 9)), 1, false));
+    assert_eq!((taken.holder, taken.starts, taken.inserted), (Holder { epoch: next, ..holder(at(0, 9)) }, 1, false));
 }
 
 #[tokio::test]
@@ -155,7 +156,7 @@ async fn a_claim_that_is_taken_over_from_another_partition_counts_by_the_serials
     claiming.serial = Serial(900);
     database.claim_one(claiming).await;
     let mut seizing = claim("1", at(0, 5), here);
-    (seizing.serial, seizing.seize_from) = (Serial(7), Some(holder(at(1, 3))));
+    (seizing.serial, seizing.seize_from) = (Serial(7), Some(Holder { serial: Serial(900), ..holder(at(1, 3)) }));
     database.claim_one(seizing).await;
     let parking = parking("1", at(0, 5), here);
     let parking = Parking { settlement: numbered(8, parking.settlement.clone()), ..parking };
@@ -180,7 +181,7 @@ async fn what_an_owner_buried_counts_by_its_own_serials_whatever_the_owner_befor
         assert_eq!(database.postgres.bury(&[letter]).await.unwrap(), [Ticket(5)]);
         let mut again = claim(order_id, at(0, 9), epoch);
         again.serial = Serial(2);
-        assert_eq!(database.claim_one(again).await.unwrap().holder, holder(at(0, 9)));
+        assert_eq!(database.claim_one(again).await.unwrap().holder.coordinates, at(0, 9));
     }
     assert_eq!(database.look(numbers).await, "c e2 s2, c e2 s2, c e2 s2");
     let of_copy = |order_id| numbered(3, settlement(order_id, at(0, 9), epoch));

@@ -185,7 +185,12 @@ impl World {
         assert!((1..=128).contains(&identity.event_type.len()) && !identity.event_type.contains('\0'), "{identity:?}");
         let ours = LedgerRow {
             state: LedgerState::Claimed,
-            holder: Holder { topic: TOPIC.into(), coordinates: claim.coordinates },
+            holder: Holder {
+                topic: TOPIC.into(),
+                coordinates: claim.coordinates,
+                epoch: claim.epoch,
+                serial: claim.serial,
+            },
             fingerprint: claim.fingerprint,
             inserted: true,
             starts: 0,

@@ -25,7 +25,7 @@ use super::decode::Decoder;
 use super::effect::{Effect, Effects, Outcome, PauseCause, Report, Serial};
 use super::entry::{Entries, Entry, Origin, Stage};
 use super::evidence::Evidence;
-use super::input::{Holder, Input, Now, Ticket};
+use super::input::{Input, Now, Ticket};
 use super::invariants::{self, Accounting, Violation};
 use super::parked::ParkedLanes;
 use super::partition::{PartitionState, Phase};
@@ -382,10 +382,6 @@ impl Engine {
             adjust(&mut state.delivering, is_delivering(before), is_delivering(stage));
             adjust(&mut state.settling, is_settling(before), is_settling(stage));
         }
-    }
-
-    fn holder(&self, entry: &Entry) -> Holder {
-        Holder { topic: self.config.topic.clone(), coordinates: entry.record.coordinates }
     }
 
     fn fire_timers(&mut self, now: Now) {

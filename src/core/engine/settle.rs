@@ -54,7 +54,8 @@ impl Engine {
         entry.seize_from = None;
         let Some(entry) = self.entries.get(&ticket) else { return };
         let is_given_up = entry.burial.is_some();
-        let verdict = judge(row, &self.holder(entry), entry.fingerprint);
+        let is_ours = row.holder.is(&self.config.topic, entry.record.coordinates);
+        let verdict = judge(row, is_ours, entry.fingerprint);
         let result = match verdict {
             Verdict::Fresh => ClaimResult::Fresh,
             Verdict::Takeover => ClaimResult::Takeover,

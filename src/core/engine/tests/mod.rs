@@ -18,10 +18,10 @@ mod tables;
 use std::time::Duration;
 
 use super::*;
-use crate::core::effect::{Claim, Delivery};
+use crate::core::effect::{Claim, Delivery, Serial};
 use crate::core::event::Identity;
 use crate::core::failure::{DeliveryFailure, FailureClass, LedgerFailure, Reason};
-use crate::core::input::{LedgerRow, LedgerState, Operation, Raised};
+use crate::core::input::{Holder, LedgerRow, LedgerState, Operation, Raised};
 use crate::core::key::OrderingKey;
 use crate::core::record::{Coordinates, Offset, Record, Session};
 
@@ -181,11 +181,16 @@ impl Bench {
 fn ours(claim: &Claim, inserted: bool) -> LedgerRow {
     LedgerRow {
         state: LedgerState::Claimed,
-        holder: Holder { topic: "order_events".into(), coordinates: claim.coordinates },
+        holder: Holder { epoch: claim.epoch, serial: claim.serial, ..holder(claim.coordinates) },
         fingerprint: claim.fingerprint,
         inserted,
         starts: 0,
     }
+}
+
+/// A copy that an owner before us claimed.
+fn holder(coordinates: Coordinates) -> Holder {
+    Holder { topic: "order_events".into(), coordinates, epoch: Epoch(0), serial: Serial(5) }
 }
 
 fn fails(class: FailureClass) -> Result<(), DeliveryFailure> {
@@ -288,7 +293,7 @@ fn a_busy_copy_spends_no_attempt_and_is_delivered_when_the_holder_never_ends() {
     // In a partition of another worker, and below where this one began.
     for (partition, offset) in [(Partition(9), 3), (P0, -1)] {
         let coordinates = Coordinates { partition, offset: Offset(offset) };
-        seize_from(&Holder { topic: "order_events".into(), coordinates });
+        seize_from(&holder(coordinates));
     }
 }
 
@@ -321,7 +326,7 @@ fn seize_from(holder: &Holder) {
 fn a_claim_of_a_record_that_is_not_there_any_more_is_seized_at_once() {
     let mut bench = Bench::new(vec![order(P0, 0, 1), order(P0, 2, 2)]);
     // The topic was recreated: what held the claim at offset 1 of the old one is no record of this.
-    let holder = Holder { topic: "order_events".into(), coordinates: Coordinates { partition: P0, offset: Offset(1) } };
+    let holder = holder(Coordinates { partition: P0, offset: Offset(1) });
     let claims = bench.claims();
     let found = claims.iter().map(|claim| {
         let holder = if claim.coordinates.offset == Offset(0) { ours(claim, true).holder } else { holder.clone() };
@@ -353,7 +358,7 @@ fn other_content_under_the_same_identity_is_a_conflict_with_an_identity_of_its_o
     let claim = bench.claims().remove(0);
     let row = LedgerRow {
         state: LedgerState::Done,
-        holder: Holder { topic: "order_events".into(), coordinates: Coordinates { partition: P0, offset: Offset(1) } },
+        holder: holder(Coordinates { partition: P0, offset: Offset(1) }),
         fingerprint: crate::core::event::Fingerprint([9; 32]),
         inserted: false,
         starts: 0,

@@ -2,7 +2,6 @@
 
 use super::parking::{Bench, paid};
 use super::*;
-use crate::core::effect::Serial;
 use crate::core::input::ReplayRow;
 use crate::core::key::LaneKey;
 

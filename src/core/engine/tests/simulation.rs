@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::tables::Tables;
 use super::*;
 use crate::core::decode::{Decoded, synthetic_identity};
-use crate::core::effect::{DeadLetter, ParkedKey, Parking, Serial, Settlement, Start};
+use crate::core::effect::{DeadLetter, ParkedKey, Parking, Settlement, Start};
 use crate::core::invariants;
 use crate::core::key::LaneKey;
 

@@ -42,6 +42,11 @@ struct Ownership {
 }
 
 impl Row {
+    fn holder(&self) -> Holder {
+        let (coordinates, epoch, serial) = (self.coordinates, self.epoch, self.serial);
+        Holder { topic: "order_events".into(), coordinates, epoch, serial }
+    }
+
     /// By an owner of the partition that the row is of.
     fn written_by(&mut self, settlement: &Settlement) {
         let is_later = self.epoch == settlement.epoch && self.serial > settlement.serial;
@@ -107,7 +112,7 @@ impl Tables {
         if row.state == LedgerState::Dead && later {
             (row.state, row.coordinates, row.starts) = (LedgerState::Claimed, claim.coordinates, 0);
         }
-        let is_seized = claim.seize_from.as_ref().is_some_and(|from| from.coordinates == row.coordinates);
+        let is_seized = claim.seize_from.as_ref() == Some(&row.holder());
         if row.state == LedgerState::Claimed && (is_seized || row.is_yielded) {
             row.coordinates = claim.coordinates;
         }
@@ -115,7 +120,7 @@ impl Tables {
             row.serial = if of_same_owner { row.serial.max(claim.serial) } else { claim.serial };
             (row.epoch, row.is_yielded) = (claim.epoch, false);
         }
-        let holder = Holder { topic: "order_events".into(), coordinates: row.coordinates };
+        let holder = row.holder();
         Some(LedgerRow { state: row.state, holder, fingerprint: row.fingerprint, inserted, starts: row.starts })
     }
 
