@@ -22,9 +22,10 @@ chaos: ## breaks everything that can break and accounts for every record: docs/c
 	@scripts/setup
 	cargo test --locked --quiet --test chaos -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-model: ## the engine against naive models of Kafka and the ledger, at random: make model STEPS=10000000, or SEED=17
-	@scripts/setup --build
+model: ## the engine against naive models of Kafka and the ledger, and the ledger against its model, at random: make model STEPS=10000000, or SEED=17
+	@scripts/setup --demo
 	$(if $(SEED),HERALD_MODEL_SEED=$(SEED),HERALD_MODEL_STEPS=$(or $(STEPS),1000000)) cargo test --locked --lib -- simulation --nocapture
+	$(if $(SEED),HERALD_MODEL_SEED=$(SEED),HERALD_MODEL_STEPS=$(or $(STEPS),1000000)) cargo test --locked --test behaviour -- ledger::model
 
 .PHONY: fuzz
 fuzz: ## records and configurations damaged by chance, each for SECONDS=60: none may panic, block or be left without an outcome

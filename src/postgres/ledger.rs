@@ -97,7 +97,8 @@ impl Postgres {
             .collect()
     }
 
-    /// Leaves claims to any copy of their identity: an epoch of 0 is nobody's. A claim that is not ours any more stays as it is.
+    /// Leaves claims to any copy of their identity: an epoch of 0 is nobody's, and nothing starts or parks the record until it is
+    /// claimed again. A claim that is not ours any more stays as it is.
     pub async fn yield_claims(&self, claims: &[Settlement]) -> Result<(), LedgerFailure> {
         let rows = Rows::of(claims.iter().map(RowOf::from));
         let mut lease = self.lease().await?;
@@ -149,7 +150,8 @@ impl Postgres {
              ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
              SET starts = excluded.starts, epoch = excluded.epoch, serial = excluded.serial
              WHERE (l.topic, l.kpartition, l.koffset) = (excluded.topic, excluded.kpartition, excluded.koffset)
-               AND l.state IN ('c', 'p') AND (l.epoch <> excluded.epoch OR l.serial <= excluded.serial)
+               AND (l.state = 'p' OR l.state = 'c' AND l.epoch <> 0)
+               AND (l.epoch <> excluded.epoch OR l.serial <= excluded.serial)
              RETURNING order_id, event_type",
             &*self.group,
             &*self.topic,

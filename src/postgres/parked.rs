@@ -34,7 +34,7 @@ pub struct ParkedFacts {
 
 impl Postgres {
     /// Parks the records, or parks them again; returns the tickets whose row is durable. A ticket that is missing was fenced,
-    /// or its identity was settled otherwise.
+    /// or its identity was settled otherwise, or a later statement of this epoch was faster.
     ///
     /// No two of a batch have the same identity. Parking may be repeated.
     pub async fn park(&self, parkings: &[Parking]) -> Result<Vec<Ticket>, LedgerFailure> {
@@ -61,7 +61,8 @@ impl Postgres {
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
                SET state = 'p', epoch = excluded.epoch, serial = excluded.serial, starts = 0
                WHERE (l.topic, l.kpartition, l.koffset) = (excluded.topic, excluded.kpartition, excluded.koffset)
-                 AND l.state IN ('c', 'p') AND (l.epoch <> excluded.epoch OR l.serial <= excluded.serial)
+                 AND (l.state = 'p' OR l.state = 'c' AND l.epoch <> 0)
+                 AND (l.epoch <> excluded.epoch OR l.serial <= excluded.serial)
                RETURNING l.order_id, l.event_type),
              written AS (
                INSERT INTO parked_events AS q (consumer_group, topic, kpartition, koffset, order_id, event_type, key_hash,
@@ -76,12 +77,13 @@ impl Postgres {
                    record = excluded.record, attempts = excluded.attempts, due_at = excluded.due_at,
                    last_error = excluded.last_error, key_hash = excluded.key_hash,
                    first_failed_at = excluded.first_failed_at,
-                   history = history_with(
+                   history =
                      CASE WHEN (q.topic, q.kpartition, q.koffset) = (excluded.topic, excluded.kpartition, excluded.koffset)
-                          THEN q.history ELSE '[]' END,
-                     (SELECT coalesce(jsonb_agg(f.item ORDER BY f.place), '[]')
-                        FROM jsonb_array_elements(excluded.history) WITH ORDINALITY AS f(item, place)
-                       WHERE NOT q.history @> jsonb_build_array(jsonb_build_object('attempt', f.item -> 'attempt')))))
+                     THEN history_with(q.history,
+                          (SELECT coalesce(jsonb_agg(f.item ORDER BY f.place), '[]')
+                             FROM jsonb_array_elements(excluded.history) WITH ORDINALITY AS f(item, place)
+                            WHERE NOT q.history @> jsonb_build_array(jsonb_build_object('attempt', f.item -> 'attempt'))))
+                     ELSE excluded.history END)
              SELECT order_id AS "order_id!", event_type AS "event_type!" FROM moved"#,
             &*self.group,
             &*self.topic,
@@ -225,8 +227,8 @@ impl Postgres {
                     coalesce(s.is_parked, false) AS "is_parked!", s.koffset AS "koffset?",
                     q.order_id AS "order_id?", q.event_type AS "event_type?", q.attempts AS "attempts?", s.starts AS "starts?", q.record AS "record?",
                     greatest(extract(epoch FROM clock_timestamp() - q.first_failed_at), 0)::float8 AS "first_failed_ago?",
-                    greatest(extract(epoch FROM clock_timestamp())
-                           - (q.history -> -1 ->> 'at_ms')::float8 / 1000, 0)::float8 AS "last_failed_ago?"
+                    (extract(epoch FROM clock_timestamp()) - (q.history -> -1 ->> 'at_ms')::float8 / 1000)::float8
+                           AS "last_failed_ago?"
                FROM asked a
                LEFT JOIN sized s ON (s.kpartition, s.key_hash) = (a.kpartition, a.key_hash)
                LEFT JOIN LATERAL (
@@ -361,6 +363,7 @@ impl<'a> ParkedColumns<'a> {
     }
 }
 
+/// A time that is over is no wait.
 pub(super) fn wait(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }

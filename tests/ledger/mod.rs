@@ -4,6 +4,7 @@ mod claims;
 mod dead_letters;
 mod epochs;
 pub(crate) mod fixture;
+mod model;
 mod outages;
 mod parking;
 mod retention;

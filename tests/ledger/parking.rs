@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use herald::core::attempts::FailedAttempt;
 use herald::core::effect::{ParkedKey, Parking};
 use herald::core::input::{LedgerState, LoadedLane, Rest, Ticket};
 use herald::core::key::LaneKey;
@@ -55,6 +56,7 @@ async fn a_parked_record_comes_back_byte_for_byte_with_what_is_known_of_it() {
     let [parked] = &lane.rows[..] else { panic!("{lane:?}") };
     assert_eq!((&parked.identity, &parked.record, parked.attempts), (&identity("1"), &record(at(0, 5), "1"), 2));
     assert!(parked.first_failed_ago >= Duration::from_mins(5) && parked.first_failed_ago < Duration::from_mins(6));
+    assert_eq!(parked.last_failed_ago, None);
     assert_eq!((lane.rest, lane.removed), (Rest::Nothing, 0));
 }
 
@@ -230,14 +232,24 @@ async fn a_claim_that_was_yielded_is_anybodys_until_its_holder_claims_it_again()
 async fn what_an_earlier_copy_left_behind_is_replaced_by_the_record_that_is_parked() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
-    park_orders(&database, epoch, 1..2).await;
+    let failed = FailedAttempt {
+        number: 1,
+        ago: Duration::from_hours(2),
+        took: Duration::from_millis(5),
+        class: "transient",
+        error: "503".into(),
+    };
+    let failed_first = |offset| Parking { failures: vec![failed.clone()], ..parking("1", at(0, offset), epoch) };
+    database.claim_one(claim("1", at(0, 1), epoch)).await;
+    database.postgres.park(&[failed_first(1)]).await.unwrap();
     // Its ledger row was pruned, and the order comes again.
     database.execute("DELETE FROM processed_orders").await;
     database.claim_one(claim("1", at(0, 9), epoch)).await;
-    database.postgres.park(&[parking("1", at(0, 9), epoch)]).await.unwrap();
+    database.postgres.park(&[failed_first(9)]).await.unwrap();
     let lane = load(&database, epoch).await.unwrap();
     assert_eq!((offsets(&lane), lane.removed), (vec![9], 0));
     assert_eq!(lane.rows[0].record, record(at(0, 9), "1"));
+    assert!(lane.rows[0].last_failed_ago.is_some_and(|ago| ago >= Duration::from_hours(2)), "its own failure is kept");
 }
 
 #[tokio::test]

@@ -147,6 +147,19 @@ async fn a_copy_that_takes_a_yielded_claim_knows_that_it_was_started() {
 }
 
 #[tokio::test]
+async fn a_yielded_claim_is_neither_started_nor_parked_by_a_statement_that_comes_late() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    database.claim_one(claim("1", at(0, 5), epoch)).await;
+    database.postgres.yield_claims(&[settlement("1", at(0, 5), epoch)]).await.unwrap();
+    assert_eq!(database.postgres.start(&[start("1", at(0, 5), epoch, 1)]).await.unwrap(), []);
+    assert_eq!(database.postgres.park(&[parking("1", at(0, 5), epoch)]).await.unwrap(), []);
+    assert_eq!(database.ledger("1").await, "c 0/5 e0");
+    database.claim_one(claim("1", at(0, 5), epoch)).await;
+    assert_eq!(database.postgres.start(&[start("1", at(0, 5), epoch, 1)]).await.unwrap(), [Ticket(5)]);
+}
+
+#[tokio::test]
 async fn a_claim_that_is_taken_over_from_another_partition_counts_by_the_serials_of_its_own_owner() {
     let database = test_database().await;
     // Epochs are counted for each partition: these are equal, and say nothing of one another.

@@ -21,7 +21,7 @@ fn a_copy_takes_the_claim_of_a_later_one_that_is_not_fetched_yet_however_little_
 
 #[test]
 fn a_claim_is_never_taken_from_a_holder_that_was_taken_over_since_it_was_judged() {
-    let mut tables = Tables::default();
+    let mut tables = Tables::new(ROWS_PER_KEY);
     let mut bench = Bench::new(vec![order(P0, 4, 1)]);
     tables.raise(P0, 1, Offset(0));
     let claim = bench.claims().remove(0);

@@ -11,6 +11,7 @@ mod outage;
 mod parked_limit;
 mod parking;
 mod replay;
+mod replayed;
 mod simulation;
 mod starts;
 mod tables;
@@ -18,12 +19,16 @@ mod tables;
 use std::time::Duration;
 
 use super::*;
+use crate::core;
 use crate::core::effect::{Claim, Delivery, Serial};
 use crate::core::event::Identity;
 use crate::core::failure::{DeliveryFailure, FailureClass, LedgerFailure, Reason};
 use crate::core::input::{Holder, LedgerRow, LedgerState, Operation, Raised};
 use crate::core::key::OrderingKey;
 use crate::core::record::{Coordinates, Offset, Record, Session};
+
+/// Rows of one key that are read at once: few, so that keys with more are met often.
+const ROWS_PER_KEY: usize = 3;
 
 const P0: Partition = Partition(0);
 const SESSION: Session = Session(1);

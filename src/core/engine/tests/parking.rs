@@ -27,7 +27,7 @@ impl Bench {
         let mut bench = Self {
             engine: Engine::new(engine_config),
             now: Now::ZERO,
-            tables: Tables::default(),
+            tables: Tables::new(ROWS_PER_KEY),
             session: 0,
             process: 0,
             running: VecDeque::new(),

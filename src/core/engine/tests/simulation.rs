@@ -51,6 +51,7 @@ struct Worker {
     owner: u64,
     engine: Engine,
     sessions: HashMap<Partition, Session>,
+    epochs: HashMap<Partition, Epoch>,
     positions: HashMap<Partition, usize>,
     claims: Option<Vec<Claim>>,
     yields: Option<Vec<Settlement>>,
@@ -148,6 +149,7 @@ fn worker(seed: u64, story: Story) -> Worker {
         owner: seed,
         engine,
         sessions: HashMap::new(),
+        epochs: HashMap::new(),
         positions: HashMap::new(),
         claims: None,
         yields: None,
@@ -202,7 +204,7 @@ impl World {
             seed,
             committed: vec![0; PARTITIONS],
             owners: vec![None; PARTITIONS],
-            tables: Tables::default(),
+            tables: Tables::new(ROWS_PER_KEY),
             sessions: 0,
             gateway: Gateway::Works,
             settled: HashSet::new(),
@@ -283,7 +285,8 @@ impl World {
             Effect::Release { partition, session } => {
                 if worker.sessions.get(&partition) == Some(&session) {
                     worker.sessions.remove(&partition);
-                    self.tables.end_clean(partition, worker.owner);
+                    let epoch = worker.epochs.remove(&partition).unwrap();
+                    self.tables.end_clean(partition, epoch);
                     self.owners[number(partition)] = None;
                 }
             }
@@ -332,6 +335,7 @@ impl World {
         let records = &self.log[number(partition)];
         let position = records.iter().position(|record| record.coordinates.offset >= start).unwrap_or(records.len());
         self.workers[index].sessions.insert(partition, session);
+        self.workers[index].epochs.insert(partition, raised.epoch);
         self.workers[index].positions.insert(partition, position);
         let parked = self.tables.parked_keys(self.now, partition);
         self.input(index, Input::Assigned { partition, session, start, raised, parked });

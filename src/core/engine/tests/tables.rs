@@ -1,48 +1,53 @@
 //! The tables of the ledger, said plainly: what each statement does to them, one row after another.
+//!
+//! `tests/ledger/model.rs` has this very file beside a real Postgres: whatever is said here is what the SQL does.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::*;
-use crate::core::decode::{Decoded, synthetic_identity};
-use crate::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Settlement, Start};
-use crate::core::event::Fingerprint;
-use crate::core::input::{LoadedLane, ParkedLane, ParkedRow, ReplayRow, Rest};
-use crate::core::key::LaneKey;
+use super::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Serial, Settlement, Start};
+use super::core::event::{Fingerprint, Identity};
+use super::core::failure::Reason;
+use super::core::input::{Holder, LedgerRow, LedgerState, LoadedLane, Now, ParkedLane, ParkedRow, Raised, Rest};
+use super::core::key::LaneKey;
+use super::core::record::{Coordinates, Epoch, Offset, Partition, Record};
 
-/// Rows of one key that are read at once: few, so that keys with more are met often.
-const ROWS_PER_KEY: usize = 3;
+/// Whose a claim is that was yielded.
+pub(super) const NOBODY: Epoch = Epoch(0);
 
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) state: LedgerState,
     pub(super) coordinates: Coordinates,
-    epoch: Epoch,
-    is_yielded: bool,
+    pub(super) epoch: Epoch,
+    pub(super) serial: Serial,
     pub(super) starts: u16,
-    serial: Serial,
     pub(super) fingerprint: Fingerprint,
+    /// It was a dead letter once.
+    pub(super) buried: bool,
 }
 
 pub(super) struct Waiting {
-    identity: Identity,
-    key: LaneKey,
-    record: Record,
+    pub(super) coordinates: Coordinates,
+    pub(super) key: LaneKey,
+    pub(super) record: Record,
     pub(super) attempts: u32,
-    due: Now,
-    first_failed: Now,
-    last_failed: Option<Now>,
+    pub(super) due: Now,
+    pub(super) first_failed: Now,
+    /// The number of each attempt that failed, and when.
+    pub(super) failures: Vec<(u32, Now)>,
     pub(super) is_replay: bool,
 }
 
-struct Ownership {
-    epoch: i64,
-    owner: u64,
-    start: Offset,
-    is_clean_end: bool,
-    unclean_ends: u32,
+pub(super) struct Ownership {
+    pub(super) epoch: Epoch,
+    pub(super) owner: u64,
+    pub(super) start: Offset,
+    pub(super) is_clean_end: bool,
+    pub(super) unclean_ends: u32,
 }
 
 impl Row {
-    fn holder(&self) -> Holder {
+    pub(super) fn holder(&self) -> Holder {
         let (coordinates, epoch, serial) = (self.coordinates, self.epoch, self.serial);
         Holder { topic: "order_events".into(), coordinates, epoch, serial }
     }
@@ -55,37 +60,44 @@ impl Row {
     }
 }
 
-#[derive(Default)]
+impl Waiting {
+    pub(super) fn last_failed(&self) -> Option<Now> {
+        self.failures.last().map(|(_, at)| *at)
+    }
+}
+
 pub(super) struct Tables {
-    epochs: HashMap<Partition, Ownership>,
+    /// Rows of one key that are read at once.
+    pub(super) rows_per_key: usize,
+    pub(super) epochs: HashMap<Partition, Ownership>,
     pub(super) ledger: HashMap<Identity, Row>,
-    pub(super) parked: BTreeMap<Coordinates, Waiting>,
+    pub(super) parked: BTreeMap<Identity, Waiting>,
 }
 
 impl Tables {
-    pub(super) fn raise(&mut self, partition: Partition, owner: u64, start: Offset) -> Raised {
-        let before = self.epochs.get(&partition);
-        let (epoch, unclean_ends) = before.map_or((1, 0), |before| {
-            let is_unclean = !before.is_clean_end && before.start == start;
-            let unclean_ends = before.unclean_ends + u32::from(before.owner != owner);
-            (before.epoch + 1, if is_unclean { unclean_ends } else { 0 })
-        });
-        self.epochs.insert(partition, Ownership { epoch, owner, start, is_clean_end: false, unclean_ends });
-        Raised { epoch: Epoch(epoch), unclean_ends }
+    pub(super) fn new(rows_per_key: usize) -> Self {
+        Self { rows_per_key, epochs: HashMap::new(), ledger: HashMap::new(), parked: BTreeMap::new() }
     }
 
-    pub(super) fn end_clean(&mut self, partition: Partition, owner: u64) {
-        if let Some(ownership) = self.epochs.get_mut(&partition).filter(|ownership| ownership.owner == owner) {
+    pub(super) fn raise(&mut self, partition: Partition, owner: u64, start: Offset) -> Raised {
+        let before = self.epochs.get(&partition);
+        let (epoch, unclean_ends) = before.map_or((Epoch(1), 0), |before| {
+            let is_unclean = !before.is_clean_end && before.start == start;
+            let unclean_ends = before.unclean_ends + u32::from(before.owner != owner);
+            (Epoch(before.epoch.0 + 1), if is_unclean { unclean_ends } else { 0 })
+        });
+        self.epochs.insert(partition, Ownership { epoch, owner, start, is_clean_end: false, unclean_ends });
+        Raised { epoch, unclean_ends }
+    }
+
+    pub(super) fn end_clean(&mut self, partition: Partition, epoch: Epoch) {
+        if let Some(ownership) = self.epochs.get_mut(&partition).filter(|ownership| ownership.epoch == epoch) {
             ownership.is_clean_end = true;
         }
     }
 
     pub(super) fn epoch(&self, partition: Partition) -> Option<Epoch> {
-        self.epochs.get(&partition).map(|ownership| Epoch(ownership.epoch))
-    }
-
-    pub(super) fn is_dead(&self, identity: &Identity) -> bool {
-        self.ledger.get(identity).is_some_and(|row| row.state == LedgerState::Dead)
+        self.epochs.get(&partition).map(|ownership| ownership.epoch)
     }
 
     fn is_current(&self, partition: Partition, epoch: Epoch) -> bool {
@@ -101,24 +113,27 @@ impl Tables {
             state: LedgerState::Claimed,
             coordinates: claim.coordinates,
             epoch: claim.epoch,
-            is_yielded: false,
-            starts: 0,
             serial: claim.serial,
+            starts: 0,
             fingerprint: claim.fingerprint,
+            buried: false,
         });
-        let of_same_owner = (row.coordinates.partition, row.epoch) == (claim.coordinates.partition, claim.epoch);
-        let later = row.coordinates.partition != claim.coordinates.partition
-            || row.coordinates.offset < claim.coordinates.offset;
-        if row.state == LedgerState::Dead && later {
-            (row.state, row.coordinates, row.starts) = (LedgerState::Claimed, claim.coordinates, 0);
-        }
-        let is_seized = claim.seize_from.as_ref() == Some(&row.holder());
-        if row.state == LedgerState::Claimed && (is_seized || row.is_yielded) {
-            row.coordinates = claim.coordinates;
-        }
-        if row.state == LedgerState::Claimed && row.coordinates == claim.coordinates {
-            row.serial = if of_same_owner { row.serial.max(claim.serial) } else { claim.serial };
-            (row.epoch, row.is_yielded) = (claim.epoch, false);
+        let (there, here) = (row.coordinates, claim.coordinates);
+        let is_taken = match row.state {
+            LedgerState::Claimed => {
+                there == here || row.epoch == NOBODY || claim.seize_from.as_ref() == Some(&row.holder())
+            }
+            LedgerState::Dead => {
+                there.partition != here.partition || there.offset < here.offset || row.fingerprint != claim.fingerprint
+            }
+            LedgerState::Done | LedgerState::Parked | LedgerState::Uncertain => false,
+        };
+        if is_taken {
+            let is_of_same_owner = (there.partition, row.epoch) == (here.partition, claim.epoch);
+            row.serial = if is_of_same_owner { row.serial.max(claim.serial) } else { claim.serial };
+            row.starts = if row.state == LedgerState::Dead { 0 } else { row.starts };
+            (row.state, row.coordinates) = (LedgerState::Claimed, here);
+            (row.epoch, row.fingerprint) = (claim.epoch, claim.fingerprint);
         }
         let holder = row.holder();
         Some(LedgerRow { state: row.state, holder, fingerprint: row.fingerprint, inserted, starts: row.starts })
@@ -128,31 +143,52 @@ impl Tables {
         let Some(row) = self.ledger.get_mut(&settlement.identity) else { return };
         let is_ours = (row.coordinates, row.epoch) == (settlement.coordinates, settlement.epoch)
             && row.serial <= settlement.serial;
-        row.is_yielded |= is_ours && row.state == LedgerState::Claimed;
+        if is_ours && row.state == LedgerState::Claimed {
+            row.epoch = NOBODY;
+        }
     }
 
     pub(super) fn done(&mut self, settlement: &Settlement) {
-        let row = self.ledger.get_mut(&settlement.identity).unwrap();
-        row.state = LedgerState::Done;
-        row.coordinates = settlement.coordinates;
-        (row.epoch, row.serial) = (settlement.epoch, settlement.serial);
-        if settlement.was_parked {
-            self.parked.retain(|_, waiting| waiting.identity != settlement.identity);
+        let row = self.row_of(settlement, LedgerState::Claimed);
+        if row.state != LedgerState::Done || row.buried {
+            row.state = LedgerState::Done;
+            (row.coordinates, row.fingerprint) = (settlement.coordinates, settlement.fingerprint);
+            (row.epoch, row.serial) = (settlement.epoch, settlement.serial);
         }
+        if settlement.was_parked {
+            self.parked.remove(&settlement.identity);
+        }
+    }
+
+    /// The row of the settlement; where it was pruned, a new one.
+    fn row_of(&mut self, settlement: &Settlement, state: LedgerState) -> &mut Row {
+        self.ledger.entry(settlement.identity.clone()).or_insert(Row {
+            state,
+            coordinates: settlement.coordinates,
+            epoch: settlement.epoch,
+            serial: settlement.serial,
+            starts: 0,
+            fingerprint: settlement.fingerprint,
+            buried: false,
+        })
     }
 
     /// The row of the settlement, if its owner may decide about it.
     fn decidable(&mut self, settlement: &Settlement, states: &[LedgerState]) -> Option<&mut Row> {
-        let is_current = self.is_current(settlement.coordinates.partition, settlement.epoch);
-        let row = self.ledger.get_mut(&settlement.identity)?;
+        if !self.is_current(settlement.coordinates.partition, settlement.epoch) {
+            return None;
+        }
+        let row = self.row_of(settlement, LedgerState::Claimed);
         let is_ours = row.coordinates == settlement.coordinates && states.contains(&row.state);
-        (is_current && is_ours).then_some(row)
+        is_ours.then_some(row)
     }
 
-    /// The same, if no later statement of its epoch was faster.
+    /// The same, if no later statement of its epoch was faster, and the claim was not yielded.
     fn changeable(&mut self, settlement: &Settlement) -> Option<&mut Row> {
         let row = self.decidable(settlement, &[LedgerState::Claimed, LedgerState::Parked])?;
-        (row.epoch != settlement.epoch || row.serial <= settlement.serial).then_some(row)
+        let is_yielded = row.state == LedgerState::Claimed && row.epoch == NOBODY;
+        let is_late = row.epoch == settlement.epoch && row.serial > settlement.serial;
+        (!is_yielded && !is_late).then_some(row)
     }
 
     pub(super) fn start(&mut self, start: &Start) -> bool {
@@ -171,9 +207,10 @@ impl Tables {
         }
         if !is_settled {
             row.state = if letter.reason == Reason::Uncertain { LedgerState::Uncertain } else { LedgerState::Dead };
+            row.buried = true;
             row.written_by(&letter.settlement);
         }
-        self.parked.retain(|_, waiting| waiting.identity != letter.settlement.identity);
+        self.parked.remove(&letter.settlement.identity);
         true
     }
 
@@ -181,77 +218,46 @@ impl Tables {
         let Some(row) = self.changeable(&parking.settlement) else { return false };
         (row.state, row.starts) = (LedgerState::Parked, 0);
         row.written_by(&parking.settlement);
+        let Settlement { identity, coordinates, .. } = &parking.settlement;
+        let before = self.parked.get(identity);
+        let is_replay = before.is_some_and(|before| before.is_replay);
+        // What another copy left behind is no history of this one.
+        let before = before.filter(|before| before.coordinates == *coordinates);
+        let mut failures = before.map(|before| before.failures.clone()).unwrap_or_default();
+        let is_known = |number| failures.iter().any(|(known, _)| *known == number);
+        let since = parking.failures.iter().filter(|failure| !is_known(failure.number));
+        let since: Vec<_> = since.map(|failure| (failure.number, now.saturating_sub(failure.ago))).collect();
+        failures.extend(since);
         let waiting = Waiting {
-            identity: parking.settlement.identity.clone(),
+            coordinates: *coordinates,
             key: parking.key,
             record: parking.record.clone(),
             attempts: parking.attempts,
             due: now + parking.wait,
             first_failed: now.saturating_sub(parking.first_failed_ago),
-            is_replay: false,
-            last_failed: parking.failures.last().map(|failure| now.saturating_sub(failure.ago)),
+            failures,
+            is_replay,
         };
-        let before = self.parked.insert(parking.settlement.coordinates, waiting);
-        if let (Some(before), Some(waiting)) = (before, self.parked.get_mut(&parking.settlement.coordinates)) {
-            waiting.is_replay = before.is_replay;
-        }
+        self.parked.insert(identity.clone(), waiting);
         true
     }
 
-    /// As if a later statement of its owner had written the row.
-    pub(super) fn overtake(&mut self, record: &Record) {
-        self.ledger.get_mut(&identity_of(record)).expect("it has a row").serial = Serial(u64::MAX);
-    }
-
-    /// What an operator does with a letter: it is due now.
-    pub(super) fn schedule_replay(&mut self, record: &Record) {
-        let identity = identity_of(record);
-        let row = self.ledger.get_mut(&identity).expect("a letter has a row");
-        (row.state, row.starts) = (LedgerState::Parked, 0);
-        let waiting = Waiting {
-            key: LaneKey::of(identity.order_id.as_bytes()),
-            identity,
-            record: record.clone(),
-            attempts: 0,
-            due: Now::ZERO,
-            first_failed: Now::ZERO,
-            last_failed: None,
-            is_replay: true,
+    /// What is parked to be tried again, of one key or of all, in the order of keys and offsets.
+    fn retries(&self, partition: Partition, key: Option<LaneKey>) -> Vec<&Identity> {
+        let is_of = |waiting: &Waiting| {
+            waiting.coordinates.partition == partition && !waiting.is_replay && key.is_none_or(|key| waiting.key == key)
         };
-        self.parked.insert(record.coordinates, waiting);
-    }
-
-    /// The replayed records of these partitions that are due. What was settled otherwise is removed.
-    pub(super) fn replays(&mut self, now: Now, wanted: &[(Partition, Epoch)], room: usize) -> Vec<ReplayRow> {
-        let is_current = |at: &Coordinates, waiting: &Waiting| {
-            let row = &self.ledger[&waiting.identity];
-            !waiting.is_replay || (row.state == LedgerState::Parked && row.coordinates == *at)
-        };
-        self.parked.retain(|at, waiting| is_current(at, waiting));
-        let found = self.parked.iter().filter_map(|(at, waiting)| {
-            let (_, epoch) = wanted.iter().find(|(partition, _)| *partition == at.partition)?;
-            (waiting.is_replay && waiting.due <= now).then_some((*epoch, waiting))
-        });
-        let row = |(epoch, waiting): (Epoch, &Waiting)| ReplayRow {
-            epoch,
-            key: waiting.key,
-            row: ParkedRow {
-                identity: waiting.identity.clone(),
-                record: waiting.record.clone(),
-                attempts: waiting.attempts,
-                starts: self.ledger[&waiting.identity].starts,
-                first_failed_ago: now.saturating_sub(waiting.first_failed),
-                last_failed_ago: Some(now.saturating_sub(waiting.first_failed)),
-            },
-        };
-        found.take(room).map(row).collect()
+        let mut found: Vec<_> = self.parked.iter().filter(|(_, waiting)| is_of(waiting)).collect();
+        found.sort_by_key(|(_, waiting)| (waiting.key, waiting.coordinates));
+        found.into_iter().map(|(identity, _)| identity).collect()
     }
 
     pub(super) fn parked_keys(&self, now: Now, partition: Partition) -> Vec<ParkedLane> {
         let mut lanes: Vec<ParkedLane> = Vec::new();
-        for (_, waiting) in self.parked.iter().filter(|(at, waiting)| at.partition == partition && !waiting.is_replay) {
+        for identity in self.retries(partition, None) {
+            let waiting = &self.parked[identity];
             let key = waiting.key;
-            match lanes.iter_mut().find(|lane| lane.key == key) {
+            match lanes.last_mut().filter(|lane| lane.key == key) {
                 Some(lane) => lane.rows += 1,
                 None => lanes.push(ParkedLane { key, due_in: waiting.due.saturating_sub(now), rows: 1 }),
             }
@@ -264,38 +270,33 @@ impl Tables {
         if !self.is_current(partition, epoch) {
             return None;
         }
-        let is_asked = |(at, waiting): &(&Coordinates, &Waiting)| {
-            at.partition == partition && waiting.key == key && !waiting.is_replay
-        };
-        let found: Vec<Coordinates> =
-            self.parked.iter().filter(is_asked).map(|(at, _)| *at).take(ROWS_PER_KEY).collect();
-        let rest = if found.len() < ROWS_PER_KEY { Rest::Nothing } else { Rest::More };
+        let found: Vec<Identity> =
+            self.retries(partition, Some(key)).into_iter().take(self.rows_per_key).cloned().collect();
+        let rest = if found.len() < self.rows_per_key { Rest::Nothing } else { Rest::More };
         let mut lane = LoadedLane { partition, key, rows: Vec::new(), rest, removed: 0 };
-        for at in found {
-            let waiting = &self.parked[&at];
-            let row = &self.ledger[&waiting.identity];
-            if row.state != LedgerState::Parked || row.coordinates != at {
-                self.parked.remove(&at);
+        for identity in found {
+            if let Some(row) = self.parked_row(now, &identity) {
+                lane.rows.push(row);
+            } else {
+                self.parked.remove(&identity);
                 lane.removed += 1;
-                continue;
             }
-            lane.rows.push(ParkedRow {
-                identity: waiting.identity.clone(),
-                record: waiting.record.clone(),
-                attempts: waiting.attempts,
-                starts: row.starts,
-                first_failed_ago: now.saturating_sub(waiting.first_failed),
-                last_failed_ago: waiting.last_failed.map(|at| now.saturating_sub(at)),
-            });
         }
         Some(lane)
     }
-}
 
-fn identity_of(record: &Record) -> Identity {
-    let decoder = Decoder::new(["ORDER_CREATED", "ORDER_PAID"], OrderingKey::OrderId);
-    match decoder.decode(record) {
-        Decoded::Event { event, .. } => event.identity,
-        Decoded::Poison { .. } | Decoded::Ignored { .. } => synthetic_identity("order_events", record).0,
+    /// None for one that was settled otherwise.
+    pub(super) fn parked_row(&self, now: Now, identity: &Identity) -> Option<ParkedRow> {
+        let waiting = &self.parked[identity];
+        let row = self.ledger.get(identity)?;
+        let is_parked = row.state == LedgerState::Parked && row.coordinates == waiting.coordinates;
+        is_parked.then(|| ParkedRow {
+            identity: identity.clone(),
+            record: waiting.record.clone(),
+            attempts: waiting.attempts,
+            starts: row.starts,
+            first_failed_ago: now.saturating_sub(waiting.first_failed),
+            last_failed_ago: waiting.last_failed().map(|at| now.saturating_sub(at)),
+        })
     }
 }

@@ -15,7 +15,12 @@ impl World {
                 let row = self.tables.ledger.get(identity);
                 // A copy ends when another one is parked: that one will be told.
                 let is_parked = row.is_some_and(|row| {
-                    row.state == LedgerState::Parked && self.tables.parked.contains_key(&row.coordinates)
+                    row.state == LedgerState::Parked
+                        && self
+                            .tables
+                            .parked
+                            .get(identity)
+                            .is_some_and(|waiting| waiting.coordinates == row.coordinates)
                 });
                 self.settled.contains(identity) || is_parked
             });

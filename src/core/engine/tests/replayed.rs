@@ -1,0 +1,67 @@
+//! What operators do to the tables of the ledger, said plainly, and what workers read of it.
+
+use super::tables::{Tables, Waiting};
+use super::*;
+use crate::core::decode::{Decoded, synthetic_identity};
+use crate::core::input::ReplayRow;
+use crate::core::key::LaneKey;
+
+impl Tables {
+    pub(super) fn is_dead(&self, identity: &Identity) -> bool {
+        self.ledger.get(identity).is_some_and(|row| row.state == LedgerState::Dead)
+    }
+
+    /// As if a later statement of its owner had written the row.
+    pub(super) fn overtake(&mut self, record: &Record) {
+        self.ledger.get_mut(&identity_of(record)).expect("it has a row").serial = Serial(u64::MAX);
+    }
+
+    /// What an operator does with a letter: it is due now.
+    pub(super) fn schedule_replay(&mut self, record: &Record) {
+        let identity = identity_of(record);
+        let row = self.ledger.get_mut(&identity).expect("a letter has a row");
+        (row.state, row.starts) = (LedgerState::Parked, 0);
+        let waiting = Waiting {
+            coordinates: record.coordinates,
+            key: LaneKey::of(identity.order_id.as_bytes()),
+            record: record.clone(),
+            attempts: 0,
+            due: Now::ZERO,
+            first_failed: Now::ZERO,
+            failures: Vec::new(),
+            is_replay: true,
+        };
+        self.parked.insert(identity, waiting);
+    }
+
+    /// The replayed records of these partitions that are due. What was settled otherwise is removed.
+    pub(super) fn replays(&mut self, now: Now, wanted: &[(Partition, Epoch)], room: usize) -> Vec<ReplayRow> {
+        let replays = self.parked.iter().filter(|(_, waiting)| waiting.is_replay);
+        let replays: Vec<Identity> = replays.map(|(identity, _)| identity.clone()).collect();
+        let mut found = Vec::new();
+        for identity in replays {
+            let Some(mut row) = self.parked_row(now, &identity) else {
+                self.parked.remove(&identity);
+                continue;
+            };
+            // It may have failed before it became a letter, too.
+            row.last_failed_ago = Some(row.first_failed_ago);
+            let waiting = &self.parked[&identity];
+            let wanted = wanted.iter().find(|(partition, _)| *partition == waiting.coordinates.partition);
+            if let Some((_, epoch)) = wanted.filter(|_| waiting.due <= now) {
+                found.push(ReplayRow { epoch: *epoch, key: waiting.key, row });
+            }
+        }
+        found.sort_by_key(|replay| replay.row.record.coordinates);
+        found.truncate(room);
+        found
+    }
+}
+
+fn identity_of(record: &Record) -> Identity {
+    let decoder = Decoder::new(["ORDER_CREATED", "ORDER_PAID"], OrderingKey::OrderId);
+    match decoder.decode(record) {
+        Decoded::Event { event, .. } => event.identity,
+        Decoded::Poison { .. } | Decoded::Ignored { .. } => synthetic_identity("order_events", record).0,
+    }
+}
