@@ -28,9 +28,9 @@ model: ## the engine against naive models of Kafka and the ledger, and the ledge
 	$(if $(SEED),HERALD_MODEL_SEED=$(SEED),HERALD_MODEL_STEPS=$(or $(STEPS),1000000)) cargo test --locked --test behaviour -- ledger::model
 
 .PHONY: fuzz
-fuzz: ## records and configurations damaged by chance, each for SECONDS=60: none may panic, block or be left without an outcome
+fuzz: ## records and configurations that reach ever more code, each for SECONDS=60: none may panic, block or be left without an outcome
 	@scripts/setup --build
-	HERALD_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked --test behaviour -- --nocapture of_the_corpus
+	@scripts/fuzz $(SECONDS)
 
 bench: ## all measures of speed and memory, or those named: make bench ARGS="keys latency"; docs/benchmarks.md
 	@scripts/setup
@@ -44,15 +44,15 @@ bench-peers: ## the same job on Spring Kafka, Parallel Consumer and kafka-python
 lint: fmt-check clippy rustdoc deny deployment ## formatting, clippy, documentation, dependencies and deployment
 
 fmt: ## formats the code
-	cargo fmt
+	cargo fmt --all
 
 .PHONY: fmt-check
 fmt-check:
-	cargo fmt --check
+	cargo fmt --all --check
 
 clippy: ## clippy, warnings denied
 	@scripts/setup --build
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 rustdoc: ## the documentation of the code, warnings denied
 	@scripts/setup --build
@@ -60,11 +60,11 @@ rustdoc: ## the documentation of the code, warnings denied
 
 deny: ## licences, bans and sources of the dependencies
 	@scripts/setup --lint
-	$(CARGO_DENY) --locked check --hide-inclusion-graph licenses bans sources
+	$(CARGO_DENY) --locked --workspace check --hide-inclusion-graph licenses bans sources
 
 advisories: ## known vulnerabilities; apart from the others, since it fetches a database from the network
 	@scripts/setup --lint
-	$(CARGO_DENY) --locked check advisories
+	$(CARGO_DENY) --locked --workspace check advisories
 
 docs: ## writes docs/configuration.md, docs/metrics.md and herald.example.toml from the code
 	@scripts/setup --build

@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod collector;
+pub mod configured;
 pub mod gateway;
 pub mod headers;
 pub mod kafka;
