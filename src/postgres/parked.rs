@@ -34,7 +34,8 @@ pub struct ParkedFacts {
 
 impl Postgres {
     /// Parks the records, or parks them again; returns the tickets whose row is durable. A ticket that is missing was fenced,
-    /// or its identity was settled otherwise, or a later statement of this epoch was faster.
+    /// or its identity was settled otherwise, or a later statement of this epoch was faster. One that comes out of the table is of
+    /// a replay still; what such a replay left behind makes no replay of one that comes from Kafka.
     ///
     /// No two of a batch have the same identity. Parking may be repeated.
     pub async fn park(&self, parkings: &[Parking]) -> Result<Vec<Ticket>, LedgerFailure> {
@@ -49,9 +50,9 @@ impl Postgres {
              input AS MATERIALIZED (
                SELECT i.* FROM unnest($4::text[], $5::text[], $6::bytea[], $7::integer[], $8::bigint[], $9::bigint[],
                                       $10::bigint[], $11::integer[], $12::float8[], $13::float8[], $14::text[], $15::bytea[],
-                                      $16::text[])
+                                      $16::text[], $18::boolean[])
                    AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch,
-                        key_hash, attempts, wait, first_failed_ago, error, record, failures)
+                        key_hash, attempts, wait, first_failed_ago, error, record, failures, was_parked)
                  JOIN fence USING (kpartition, epoch)),
              moved AS (
                INSERT INTO processed_orders AS l (consumer_group, order_id, event_type, state, fingerprint, topic,
@@ -65,15 +66,17 @@ impl Postgres {
                  AND (l.epoch <> excluded.epoch OR l.serial <= excluded.serial)
                RETURNING l.order_id, l.event_type),
              written AS (
-               INSERT INTO parked_events AS q (consumer_group, topic, kpartition, koffset, order_id, event_type, key_hash,
+               INSERT INTO parked_events AS q (consumer_group, topic, kpartition, koffset, order_id, event_type, key_hash, run_id,
                       attempts, due_at, first_failed_at, last_error, record, history)
-               SELECT $1, $2, i.kpartition, i.koffset, i.order_id, i.event_type, i.key_hash, i.attempts,
+               SELECT $1, $2, i.kpartition, i.koffset, i.order_id, i.event_type, i.key_hash,
+                      CASE WHEN i.was_parked THEN (SELECT b.run_id FROM parked_events b
+                             WHERE b.consumer_group = $1 AND b.order_id = i.order_id AND b.event_type = i.event_type) END, i.attempts,
                       clock_timestamp() + i.wait * interval '1 second',
                       clock_timestamp() - i.first_failed_ago * interval '1 second', nullif(i.error, ''), i.record,
                       history_with('[]', i.failures::jsonb)
                  FROM input i JOIN moved m USING (order_id, event_type) ORDER BY i.order_id, i.event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
-               SET loaded_at = NULL, topic = excluded.topic, kpartition = excluded.kpartition, koffset = excluded.koffset,
+               SET loaded_at = NULL, run_id = excluded.run_id, topic = excluded.topic, kpartition = excluded.kpartition, koffset = excluded.koffset,
                    record = excluded.record, attempts = excluded.attempts, due_at = excluded.due_at,
                    last_error = excluded.last_error, key_hash = excluded.key_hash,
                    first_failed_at = excluded.first_failed_at,
@@ -102,6 +105,7 @@ impl Postgres {
             &columns.records,
             columns.failures.as_slice() as _,
             rows.serial,
+            &columns.were_parked,
         );
         let moved = self.answer(statement.fetch_all(&mut *lease)).await;
         let moved = lease.end(moved).await?;
@@ -217,7 +221,7 @@ impl Postgres {
              removed AS (
                DELETE FROM parked_events p USING found f
                 WHERE f.is_parked IS NOT TRUE AND p.consumer_group = $1 AND p.order_id = f.order_id
-                  AND p.event_type = f.event_type
+                  AND p.event_type = f.event_type AND p.run_id IS NULL
                   AND (p.topic, p.kpartition, p.koffset) = ($2, f.kpartition, f.koffset)),
              sized AS (
                SELECT f.*, sum(f.size) OVER (ORDER BY f.place, f.turn) AS upto,
@@ -345,6 +349,7 @@ struct ParkedColumns<'a> {
     errors: Vec<std::borrow::Cow<'a, str>>,
     records: Vec<Vec<u8>>,
     failures: Vec<String>,
+    were_parked: Vec<bool>,
 }
 
 impl<'a> ParkedColumns<'a> {
@@ -358,6 +363,7 @@ impl<'a> ParkedColumns<'a> {
             columns.errors.push(text::bounded(parking.error.as_deref().unwrap_or_default()));
             columns.records.push(stored_record::encode(&parking.record));
             columns.failures.push(history::encode(&parking.failures));
+            columns.were_parked.push(parking.settlement.was_parked);
         }
         columns
     }

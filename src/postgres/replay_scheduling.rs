@@ -83,7 +83,8 @@ impl Postgres {
 
     /// Parks the letters, due one after another at the replay's rate, as far as the replay runs and they are as they were
     /// planned: dead in the ledger, open in the table, with no later failure. One whose order was notified meanwhile is resolved;
-    /// any other is left out. May be repeated, and by several workers at once: one of them is told what ended with it.
+    /// any other is left out. May be repeated, and by several workers at once: one of them is told what ended with it. A row of
+    /// the identity that is parked already is of an order that was settled since, and nobody's.
     pub async fn schedule(&self, replay: i64, letters: &[Scheduling]) -> Result<EndedUnscheduled, LedgerFailure> {
         let columns = Columns::of(letters);
         let mut lease = self.lease().await?;
@@ -128,10 +129,15 @@ impl Postgres {
                SELECT f.*, run.id AS run_id, run.base + (row_number() OVER (ORDER BY f.place) - 1) * interval '1 second' / run.rate AS due_at
                  FROM run CROSS JOIN fit f JOIN moved m USING (order_id, event_type)),
              parked AS (
-               INSERT INTO parked_events (consumer_group, topic, kpartition, koffset, order_id, event_type, key_hash, run_id,
+               INSERT INTO parked_events AS q (consumer_group, topic, kpartition, koffset, order_id, event_type, key_hash, run_id,
                       attempts, due_at, first_failed_at, record)
                SELECT $2, $3, kpartition, koffset, order_id, event_type, key_hash, run_id, 0, due_at, clock_timestamp(), record
-                 FROM scheduled ORDER BY order_id, event_type),
+                 FROM scheduled ORDER BY order_id, event_type
+               ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
+               SET (topic, kpartition, koffset, key_hash, run_id, attempts, due_at, first_failed_at, record) =
+                   (excluded.topic, excluded.kpartition, excluded.koffset, excluded.key_hash, excluded.run_id, excluded.attempts,
+                    excluded.due_at, excluded.first_failed_at, excluded.record),
+                   parked_at = excluded.parked_at, loaded_at = NULL, last_error = NULL, history = '[]'),
              replaying AS (
                UPDATE dead_letters d
                   SET state = 'replaying', run_id = s.run_id, order_id = s.order_id, event_type = s.event_type
@@ -176,7 +182,7 @@ impl Postgres {
 
     /// Replayed records that are due, of the partitions that are still owned, but for those that are held in memory: at most
     /// `limit`, and as many as fit. None of a key that waits for a retry, and none of a replay that was paused, unless it was read
-    /// before.
+    /// before. Removes those that were settled otherwise, whatever became of their replay.
     pub async fn load_replays(
         &self,
         owned: &[(Partition, Epoch)],
@@ -194,15 +200,23 @@ impl Postgres {
                  JOIN unnest($3::integer[], $4::bigint[]) AS o(kpartition, epoch) USING (kpartition, epoch)
                 WHERE e.consumer_group = $1 AND e.topic = $2 ORDER BY e.kpartition FOR SHARE OF e),
              due AS MATERIALIZED (
-               SELECT q.*, f.epoch,
-                      sum(q.size) OVER (ORDER BY q.due_at, q.order_id, q.event_type ROWS UNBOUNDED PRECEDING) AS upto
+               SELECT q.*, f.kpartition, f.epoch,
+                      sum(q.size) FILTER (WHERE q.is_parked) OVER (
+                        ORDER BY q.due_at, q.order_id, q.event_type ROWS UNBOUNDED PRECEDING) AS upto
                  FROM fence f
                 CROSS JOIN LATERAL (
-                      SELECT p.order_id, p.event_type, p.due_at, octet_length(p.record) AS size FROM parked_events p
+                      SELECT p.order_id, p.event_type, p.koffset, p.run_id, p.due_at, octet_length(p.record) AS size, l.starts,
+                             l.state IS NOT NULL AS is_parked
+                        FROM parked_events p
+                        LEFT JOIN LATERAL (
+                             SELECT o.state, o.starts FROM processed_orders o
+                              WHERE o.consumer_group = $1 AND o.order_id = p.order_id AND o.event_type = p.event_type
+                                AND o.state = 'p' AND (o.topic, o.kpartition, o.koffset) = ($2, p.kpartition, p.koffset)
+                             OFFSET 0) l ON true
                        WHERE p.consumer_group = $1 AND p.topic = $2 AND p.kpartition = f.kpartition AND p.run_id IS NOT NULL
                          AND p.due_at <= clock_timestamp()
                          AND (p.kpartition, p.koffset) NOT IN (SELECT * FROM unnest($6::integer[], $7::bigint[]))
-                         AND (p.loaded_at IS NOT NULL
+                         AND (p.loaded_at IS NOT NULL OR l.state IS NULL
                               OR EXISTS (SELECT FROM replays r WHERE r.id = p.run_id AND r.state = 'running'))
                          AND NOT EXISTS (
                              SELECT FROM parked_events b
@@ -210,18 +224,22 @@ impl Postgres {
                                 AND b.key_hash = p.key_hash AND b.run_id IS NULL)
                        ORDER BY p.due_at, p.order_id, p.event_type LIMIT $5) q
                 ORDER BY q.due_at, q.order_id, q.event_type LIMIT $5),
+             removed AS (
+               DELETE FROM parked_events p USING due
+                WHERE NOT due.is_parked AND p.consumer_group = $1 AND p.order_id = due.order_id AND p.event_type = due.event_type
+                  AND (p.topic, p.kpartition, p.koffset, p.run_id, p.due_at)
+                    = ($2, due.kpartition, due.koffset, due.run_id, due.due_at)),
              loaded AS (
                UPDATE parked_events p SET loaded_at = clock_timestamp() FROM due
-                WHERE (due.upto <= $8 OR due.upto = due.size) AND p.consumer_group = $1 AND p.order_id = due.order_id AND p.event_type = due.event_type
+                WHERE due.is_parked AND (due.upto <= $8 OR due.upto = due.size)
+                  AND p.consumer_group = $1 AND p.order_id = due.order_id AND p.event_type = due.event_type
                   AND p.run_id IS NOT NULL
                RETURNING p.order_id, p.event_type, p.kpartition, p.koffset, p.key_hash, p.attempts, p.record,
-                         p.first_failed_at, due.epoch, due.due_at)
-             SELECT q.order_id, q.event_type, q.kpartition, q.koffset, q.key_hash, q.attempts, q.record, q.epoch AS "epoch!", l.starts,
+                         p.first_failed_at, due.epoch, due.due_at, due.starts)
+             SELECT q.order_id, q.event_type, q.kpartition, q.koffset, q.key_hash, q.attempts, q.record, q.epoch AS "epoch!",
+                    q.starts AS "starts!",
                     greatest(extract(epoch FROM clock_timestamp() - q.first_failed_at), 0)::float8 AS "first_failed_ago!"
-               FROM loaded q
-               JOIN processed_orders l ON l.consumer_group = $1 AND l.order_id = q.order_id AND l.event_type = q.event_type
-                AND l.state = 'p' AND (l.topic, l.kpartition, l.koffset) = ($2, q.kpartition, q.koffset)
-              ORDER BY q.due_at"#,
+               FROM loaded q ORDER BY q.due_at"#,
             &*self.group,
             &*self.topic,
             &partitions,

@@ -4,6 +4,7 @@
 mod asking;
 mod closing;
 mod expiry;
+mod left_behind;
 mod masking;
 mod order_path;
 mod publishing;

@@ -34,12 +34,22 @@ impl Tables {
         self.parked.insert(identity, waiting);
     }
 
-    /// The replayed records of these partitions that are due. What was settled otherwise is removed.
+    /// The replayed records of these partitions that are due, but for those of keys that wait for a retry. What was settled
+    /// otherwise is removed.
     pub(super) fn replays(&mut self, now: Now, wanted: &[(Partition, Epoch)], room: usize) -> Vec<ReplayRow> {
-        let replays = self.parked.iter().filter(|(_, waiting)| waiting.is_replay);
-        let replays: Vec<Identity> = replays.map(|(identity, _)| identity.clone()).collect();
+        let epoch = |waiting: &Waiting| {
+            let wanted = wanted.iter().find(|(partition, _)| *partition == waiting.coordinates.partition);
+            wanted.map(|(_, epoch)| *epoch)
+        };
+        let is_due = |waiting: &Waiting| {
+            let waits_behind = || !self.retries(waiting.coordinates.partition, Some(waiting.key)).is_empty();
+            waiting.is_replay && waiting.due <= now && epoch(waiting).is_some() && !waits_behind()
+        };
+        let mut due: Vec<_> = self.parked.iter().filter(|(_, waiting)| is_due(waiting)).collect();
+        due.sort_by_key(|(_, waiting)| waiting.due);
+        let due: Vec<Identity> = due.into_iter().take(room).map(|(identity, _)| identity.clone()).collect();
         let mut found = Vec::new();
-        for identity in replays {
+        for identity in due {
             let Some(mut row) = self.parked_row(now, &identity) else {
                 self.parked.remove(&identity);
                 continue;
@@ -47,13 +57,8 @@ impl Tables {
             // It may have failed before it became a letter, too.
             row.last_failed_ago = Some(row.first_failed_ago);
             let waiting = &self.parked[&identity];
-            let wanted = wanted.iter().find(|(partition, _)| *partition == waiting.coordinates.partition);
-            if let Some((_, epoch)) = wanted.filter(|_| waiting.due <= now) {
-                found.push(ReplayRow { epoch: *epoch, key: waiting.key, row });
-            }
+            found.extend(epoch(waiting).map(|epoch| ReplayRow { epoch, key: waiting.key, row }));
         }
-        found.sort_by_key(|replay| replay.row.record.coordinates);
-        found.truncate(room);
         found
     }
 }

@@ -220,7 +220,8 @@ impl Tables {
         row.written_by(&parking.settlement);
         let Settlement { identity, coordinates, .. } = &parking.settlement;
         let before = self.parked.get(identity);
-        let is_replay = before.is_some_and(|before| before.is_replay);
+        // What comes from Kafka is none, whatever a replay left behind.
+        let is_replay = parking.settlement.was_parked && before.is_some_and(|before| before.is_replay);
         // What another copy left behind is no history of this one.
         let before = before.filter(|before| before.coordinates == *coordinates);
         let mut failures = before.map(|before| before.failures.clone()).unwrap_or_default();
@@ -243,7 +244,7 @@ impl Tables {
     }
 
     /// What is parked to be tried again, of one key or of all, in the order of keys and offsets.
-    fn retries(&self, partition: Partition, key: Option<LaneKey>) -> Vec<&Identity> {
+    pub(super) fn retries(&self, partition: Partition, key: Option<LaneKey>) -> Vec<&Identity> {
         let is_of = |waiting: &Waiting| {
             waiting.coordinates.partition == partition && !waiting.is_replay && key.is_none_or(|key| waiting.key == key)
         };
