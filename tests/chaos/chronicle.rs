@@ -18,17 +18,72 @@ pub struct Life {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    Killed(Life),
-    Frozen(Life),
+    Killed {
+        life: Life,
+        when: When,
+    },
+    Frozen {
+        life: Life,
+        length: Length,
+    },
     Terminated(Life),
-    BrokerKilled { broker: usize },
-    BrokerStopped { broker: usize },
+    /// Others come and go, one after another.
+    Visits,
+    /// Many others come and go at the same time.
+    Storm,
+    BrokerKilled {
+        broker: usize,
+    },
+    BrokerStopped {
+        broker: usize,
+    },
+    /// Beside one that is down already.
+    SecondBrokerDown {
+        broker: usize,
+    },
     PostgresCrashed,
-    Locked { table: &'static str },
-    DatabasePath { slot: usize, mode: Mode },
-    KafkaPath { slot: usize, mode: Mode },
+    Locked {
+        table: &'static str,
+    },
+    DatabasePath {
+        slot: usize,
+        mode: Mode,
+        held_back: HeldBack,
+    },
+    KafkaPath {
+        slot: usize,
+        mode: Mode,
+    },
     Gateway(Weather),
+    /// All that is as large as a letter.
     DlqRefuses,
+    /// Deleted, and created again.
+    DlqGone,
+}
+
+/// What a worker was doing when it was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Whenever,
+    /// Postgres was carrying out a statement of it.
+    InStatement,
+    /// It was not ready yet.
+    Starting,
+    StandingStill,
+}
+
+/// Beside how long Kafka waits for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    Short,
+    Long,
+}
+
+/// What becomes in the end of that which a broken way held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldBack {
+    Arrives,
+    IsLost,
 }
 
 /// What the gateway does to everybody.
@@ -117,29 +172,135 @@ impl Entry {
     }
 }
 
+/// A part and what was done to it.
+pub type Kind = (&'static str, &'static str);
+
+/// All kinds of faults. A run of a few minutes has each of them.
+pub const KINDS: [Kind; 40] = [
+    ("workers", "killed"),
+    ("workers", "killed in a statement"),
+    ("workers", "killed at the start"),
+    ("workers", "killed while frozen"),
+    ("workers", "frozen shortly"),
+    ("workers", "frozen for long"),
+    ("workers", "told to end"),
+    ("visitors", "one after another"),
+    ("visitors", "in a storm"),
+    ("brokers", "killed"),
+    ("brokers", "stopped"),
+    ("brokers", "two at once"),
+    ("Postgres", "crashes"),
+    ("Postgres", "processed_orders locked"),
+    ("Postgres", "parked_events locked"),
+    ("Postgres", "dead_letters locked"),
+    ("Postgres", "partition_epochs locked"),
+    ("ways to Postgres", "cut"),
+    ("ways to Postgres", "silent"),
+    ("ways to Postgres", "silent, then cut"),
+    ("ways to Postgres", "without answers"),
+    ("ways to Postgres", "without answers, then cut"),
+    ("ways to Postgres", "slow"),
+    ("ways to Postgres", "slow, then cut"),
+    ("ways to Kafka", "cut"),
+    ("ways to Kafka", "silent"),
+    ("ways to Kafka", "without answers"),
+    ("ways to Kafka", "slow"),
+    ("gateway", "down"),
+    ("gateway", "401"),
+    ("gateway", "429"),
+    ("gateway", "500"),
+    ("gateway", "502"),
+    ("gateway", "503"),
+    ("gateway", "slow"),
+    ("gateway", "hangs"),
+    ("gateway", "resets"),
+    ("gateway", "flickers"),
+    ("DLQ topic", "refuses"),
+    ("DLQ topic", "deleted"),
+];
+
 /// How often each kind of fault happened.
-pub fn counts(entries: &[Entry]) -> BTreeMap<&'static str, usize> {
-    let mut counts = BTreeMap::new();
+pub fn counts(entries: &[Entry]) -> BTreeMap<Kind, usize> {
+    let mut counts: BTreeMap<Kind, usize> = KINDS.into_iter().map(|kind| (kind, 0)).collect();
     for entry in entries {
-        *counts.entry(entry.fault.kind()).or_default() += 1;
+        *counts.get_mut(&entry.fault.kind()).expect("every kind is listed") += 1;
     }
     counts
 }
 
 impl Fault {
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Killed(_) => "workers killed",
-            Self::Frozen(_) => "workers frozen",
-            Self::Terminated(_) => "workers terminated",
-            Self::BrokerKilled { .. } => "brokers killed",
-            Self::BrokerStopped { .. } => "brokers stopped",
-            Self::PostgresCrashed => "Postgres crashes",
-            Self::Locked { .. } => "tables locked",
-            Self::DatabasePath { .. } => "ways to Postgres broken",
-            Self::KafkaPath { .. } => "ways to Kafka broken",
-            Self::Gateway(_) => "gateway faults",
-            Self::DlqRefuses => "DLQ topic refusing",
+            Self::Killed { when, .. } => (
+                "workers",
+                match when {
+                    When::Whenever => "killed",
+                    When::InStatement => "killed in a statement",
+                    When::Starting => "killed at the start",
+                    When::StandingStill => "killed while frozen",
+                },
+            ),
+            Self::Frozen { length: Length::Short, .. } => ("workers", "frozen shortly"),
+            Self::Frozen { length: Length::Long, .. } => ("workers", "frozen for long"),
+            Self::Terminated(_) => ("workers", "told to end"),
+            Self::Visits => ("visitors", "one after another"),
+            Self::Storm => ("visitors", "in a storm"),
+            Self::BrokerKilled { .. } => ("brokers", "killed"),
+            Self::BrokerStopped { .. } => ("brokers", "stopped"),
+            Self::SecondBrokerDown { .. } => ("brokers", "two at once"),
+            Self::PostgresCrashed => ("Postgres", "crashes"),
+            Self::Locked { table } => (
+                "Postgres",
+                match *table {
+                    "processed_orders" => "processed_orders locked",
+                    "parked_events" => "parked_events locked",
+                    "dead_letters" => "dead_letters locked",
+                    _ => "partition_epochs locked",
+                },
+            ),
+            Self::DatabasePath { mode, held_back, .. } => (
+                "ways to Postgres",
+                match (mode, held_back) {
+                    (_, HeldBack::Arrives) => mode.kind(),
+                    (Mode::Silent, HeldBack::IsLost) => "silent, then cut",
+                    (Mode::Mute, HeldBack::IsLost) => "without answers, then cut",
+                    (Mode::Slow(_), HeldBack::IsLost) => "slow, then cut",
+                    (Mode::Pass | Mode::Cut, HeldBack::IsLost) => "cut",
+                },
+            ),
+            Self::KafkaPath { mode, .. } => ("ways to Kafka", mode.kind()),
+            Self::Gateway(weather) => ("gateway", weather.kind()),
+            Self::DlqRefuses => ("DLQ topic", "refuses"),
+            Self::DlqGone => ("DLQ topic", "deleted"),
+        }
+    }
+}
+
+impl Weather {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Status(401) => "401",
+            Self::Status(429) => "429",
+            Self::Status(500) => "500",
+            Self::Status(502) => "502",
+            Self::Status(_) => "503",
+            Self::Slow(_) => "slow",
+            Self::Hangs => "hangs",
+            Self::Resets => "resets",
+            Self::Flickers => "flickers",
+        }
+    }
+}
+
+impl Mode {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Pass => "whole",
+            Self::Cut => "cut",
+            Self::Silent => "silent",
+            Self::Mute => "without answers",
+            Self::Slow(_) => "slow",
         }
     }
 }
@@ -148,17 +309,23 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut told = |subject: &str, what: &str| write!(f, "{subject:<16} {what}");
         match self {
-            Self::Killed(life) => told(&life.to_string(), "killed (kill -9)"),
-            Self::Frozen(life) => told(&life.to_string(), "frozen"),
+            Self::Killed { life, when } => told(&life.to_string(), &format!("killed (kill -9){when}")),
+            Self::Frozen { life, .. } => told(&life.to_string(), "frozen"),
             Self::Terminated(life) => told(&life.to_string(), "told to end"),
             Self::BrokerKilled { broker } => told(&format!("broker {broker}"), "killed (kill -9)"),
             Self::BrokerStopped { broker } => told(&format!("broker {broker}"), "stopped"),
+            Self::Visits => told("visitors", "come and go"),
+            Self::Storm => told("visitors", "come and go in a storm"),
+            Self::SecondBrokerDown { broker } => told(&format!("broker {broker}"), "ended too"),
             Self::PostgresCrashed => told("postgres", "crashed"),
             Self::Locked { table } => told("postgres", &format!("{table} locked")),
-            Self::DatabasePath { slot, mode } => told(&format!("worker {slot}"), &format!("way to Postgres {mode}")),
+            Self::DatabasePath { slot, mode, held_back } => {
+                told(&format!("worker {slot}"), &format!("way to Postgres {mode}{held_back}"))
+            }
             Self::KafkaPath { slot, mode } => told(&format!("worker {slot}"), &format!("way to Kafka {mode}")),
             Self::Gateway(weather) => told("gateway", &weather.to_string()),
             Self::DlqRefuses => told("dlq topic", "refuses"),
+            Self::DlqGone => told("dlq topic", "deleted"),
         }
     }
 }
@@ -170,6 +337,11 @@ impl Life {
             Some(slot) => format!("life={}&slot={slot}", self.number),
             None => format!("life={}", self.number),
         }
+    }
+
+    /// What its connections to Postgres are called.
+    pub fn name(self) -> String {
+        format!("worker-{}", self.number)
     }
 
     /// Whose request it was.
@@ -186,6 +358,26 @@ impl fmt::Display for Life {
             Some(slot) => write!(f, "worker {slot} (#{})", self.number),
             None => write!(f, "visitor (#{})", self.number),
         }
+    }
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whenever => "",
+            Self::InStatement => " in a statement",
+            Self::Starting => " at the start",
+            Self::StandingStill => " while frozen",
+        })
+    }
+}
+
+impl fmt::Display for HeldBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Arrives => "",
+            Self::IsLost => ", then cut",
+        })
     }
 }
 

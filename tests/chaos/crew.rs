@@ -10,7 +10,9 @@ use fastrand::Rng;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::chronicle::{Chronicle, Fault, Life};
+use crate::bag::Bag;
+use crate::chronicle::{Chronicle, Fault, Length, Life, When};
+use crate::kills::Lookout;
 use crate::stage::{SESSION_TIMEOUT, Setups};
 use crate::support::worker::{Metrics, Worker};
 
@@ -22,6 +24,8 @@ const END_LIMIT: Duration = Duration::from_secs(45);
 const READY_LIMIT: Duration = Duration::from_mins(1);
 /// Counters are read one after another while they count: several looks are needed for one that closes.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// How many visitors a storm has at a time.
+const STORM: usize = 3;
 /// The exit code of a worker that refuses to start over what it found.
 const REFUSED: i32 = 3;
 /// Static members: the protocol `consumer` keeps the name of a member that was killed until its session ends, and with `classic` a
@@ -34,11 +38,25 @@ const NAME_TAKEN: [&str; 2] =
 pub struct Crew<'a> {
     setups: &'a Setups,
     chronicle: &'a Chronicle,
+    lookout: Lookout,
     /// True once nothing is broken any more.
     calm: watch::Receiver<bool>,
+    /// When that will be.
+    until: Instant,
     logs: PathBuf,
     lives: AtomicUsize,
+    plans: Mutex<(Bag<Plan>, Rng)>,
     record: Mutex<Record>,
+}
+
+/// What a crew is told at its beginning.
+#[derive(Debug)]
+pub struct Orders {
+    pub lookout: Lookout,
+    pub calm: watch::Receiver<bool>,
+    pub until: Instant,
+    pub logs: PathBuf,
+    pub rng: Rng,
 }
 
 /// What was seen of the workers.
@@ -64,11 +82,34 @@ pub struct Running {
     pub worker: Worker,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plan {
-    Kill,
-    Freeze(Duration),
+    /// After a look at its numbers, which are known then.
+    KillLookedAt,
+    KillWhileDelivering,
+    KillInStatement,
+    KillAtStart,
+    KillFrozen,
+    FreezeShortly,
+    FreezeForLong,
     Terminate,
 }
+
+/// What all workers are dealt from: nobody knows which of them is next.
+const PLANS: [Plan; 12] = [
+    Plan::KillLookedAt,
+    Plan::KillLookedAt,
+    Plan::KillWhileDelivering,
+    Plan::KillWhileDelivering,
+    Plan::KillInStatement,
+    Plan::KillAtStart,
+    Plan::KillFrozen,
+    Plan::FreezeShortly,
+    Plan::FreezeShortly,
+    Plan::FreezeForLong,
+    Plan::Terminate,
+    Plan::Terminate,
+];
 
 enum Seen {
     Due,
@@ -77,8 +118,10 @@ enum Seen {
 }
 
 impl<'a> Crew<'a> {
-    pub fn new(setups: &'a Setups, chronicle: &'a Chronicle, calm: watch::Receiver<bool>, logs: PathBuf) -> Self {
-        Self { setups, chronicle, calm, logs, lives: AtomicUsize::new(0), record: Mutex::default() }
+    pub fn new(setups: &'a Setups, chronicle: &'a Chronicle, orders: Orders) -> Self {
+        let Orders { lookout, calm, until, logs, rng } = orders;
+        let (lives, plans) = (AtomicUsize::new(0), Mutex::new((Bag::of(PLANS), rng)));
+        Self { setups, chronicle, lookout, calm, until, logs, lives, plans, record: Mutex::default() }
     }
 
     pub fn record(&self) -> Record {
@@ -95,8 +138,7 @@ impl<'a> Crew<'a> {
     pub async fn keep(&self, slot: usize, mut rng: Rng) -> Running {
         let mut running = self.start(Some(slot));
         loop {
-            let wait = Duration::from_millis(rng.u64(2_000..35_000));
-            let plan = plan(&mut rng);
+            let wait = Duration::from_millis(rng.u64(2_000..30_000)).min(self.share());
             let pause = Duration::from_millis(if rng.bool() { 0 } else { rng.u64(..12_000) });
             match self.watch(&running, wait).await {
                 Seen::Calm => return self.settle(running).await,
@@ -105,36 +147,105 @@ impl<'a> Crew<'a> {
                     sleep(RESTART_AFTER).await;
                     running = self.start(Some(slot));
                 }
-                Seen::Due => {
-                    if let Plan::Freeze(time) = plan {
-                        self.freeze(&mut running, time).await;
-                        continue;
+                Seen::Due => match self.carry_out(running, &mut rng).await {
+                    Some(resumed) => running = resumed,
+                    None => {
+                        let _ = timeout(pause, self.calm.clone().wait_for(|calm| *calm)).await;
+                        running = self.start(Some(slot));
                     }
-                    self.end(running, &plan).await;
-                    let _ = timeout(pause, self.calm.clone().wait_for(|calm| *calm)).await;
-                    running = self.start(Some(slot));
-                }
+                },
             }
         }
     }
 
-    /// Workers that come and go in quick succession, each for a few seconds.
+    /// How long a worker may be left alone, so that there is time for each plan.
+    fn share(&self) -> Duration {
+        self.plans.lock().unwrap().0.share(self.until).saturating_mul(2)
+    }
+
+    /// Does to the worker what it is dealt. `None` when it has ended.
+    async fn carry_out(&self, mut running: Running, rng: &mut Rng) -> Option<Running> {
+        let session = u64::try_from(SESSION_TIMEOUT.as_millis()).unwrap();
+        let (short, long) = (rng.u64(300..session), rng.u64(session + 500..2 * session + 2_000));
+        let plan = {
+            let (bag, rng) = &mut *self.plans.lock().unwrap();
+            bag.draw(rng)
+        };
+        match plan {
+            Plan::FreezeShortly => self.freeze(&mut running, Length::Short, Duration::from_millis(short)).await,
+            Plan::FreezeForLong => self.freeze(&mut running, Length::Long, Duration::from_millis(long)).await,
+            Plan::Terminate => {
+                self.end(running).await;
+                return None;
+            }
+            Plan::KillLookedAt => {
+                self.look(&running).await;
+                self.kill(running, When::Whenever).await;
+                return None;
+            }
+            Plan::KillWhileDelivering => {
+                self.lookout.delivering(running.life).await;
+                self.kill(running, When::Whenever).await;
+                return None;
+            }
+            Plan::KillInStatement => {
+                let is_met = self.lookout.stopped_in_statement(&mut running).await;
+                self.kill(running, if is_met { When::InStatement } else { When::Whenever }).await;
+                return None;
+            }
+            Plan::KillAtStart => {
+                let slot = running.life.slot;
+                self.kill(running, When::Whenever).await;
+                let next = self.start(slot);
+                sleep(Duration::from_millis(rng.u64(50..2_000))).await;
+                let is_ready = matches!(next.worker.get("/readyz").await, Ok((200, _)));
+                self.kill(next, if is_ready { When::Whenever } else { When::Starting }).await;
+                return None;
+            }
+            Plan::KillFrozen => {
+                let mark = self.chronicle.begin(Fault::Frozen { life: running.life, length: Length::Short }, None);
+                running.worker.sigstop();
+                sleep(Duration::from_millis(short)).await;
+                self.chronicle.end(mark);
+                self.kill(running, When::StandingStill).await;
+                return None;
+            }
+        }
+        Some(running)
+    }
+
+    /// Workers that come and go in quick succession, each for a few seconds, one after another or all at once.
     pub async fn visitors(&self, mut rng: Rng) {
-        while !*self.calm.borrow() {
-            let pause = Duration::from_millis(rng.u64(15_000..60_000));
-            let visits = rng.u32(2..5);
-            if timeout(pause, self.calm.clone().wait_for(|calm| *calm)).await.is_ok() {
+        let mut bag = Bag::of([Fault::Visits, Fault::Storm]);
+        loop {
+            let pause = Duration::from_millis(rng.u64(15_000..50_000)).min(bag.share(self.until) / 2);
+            let mut calm = self.calm.clone();
+            if timeout(pause, calm.wait_for(|calm| *calm)).await.is_ok() {
                 return;
             }
-            self.chronicle.tell(&format!("{:<16} {visits} come and go", "visitors"));
-            for _ in 0..visits {
-                let running = self.start(None);
-                let stay = Duration::from_millis(rng.u64(1_500..7_000));
-                let plan = if rng.bool() { Plan::Kill } else { Plan::Terminate };
-                match self.watch(&running, stay).await {
-                    Seen::Ended(code) => self.note_end(&running, code),
-                    Seen::Calm | Seen::Due => self.end(running, &plan).await,
+            let fault = bag.draw(&mut rng);
+            let visits = if fault == Fault::Storm { STORM } else { rng.usize(2..5) };
+            let each: Vec<Rng> = (0..visits).map(|_| rng.fork()).collect();
+            let mark = self.chronicle.begin(fault.clone(), None);
+            if fault == Fault::Storm {
+                futures_util::future::join_all(each.into_iter().map(|rng| self.visits(rng, 2))).await;
+            } else {
+                for rng in each {
+                    self.visits(rng, 1).await;
                 }
+            }
+            self.chronicle.end(mark);
+        }
+    }
+
+    async fn visits(&self, mut rng: Rng, count: usize) {
+        for _ in 0..count {
+            let running = self.start(None);
+            let stay = Duration::from_millis(rng.u64(1_500..7_000));
+            match self.watch(&running, stay).await {
+                Seen::Ended(code) => self.note_end(&running, code),
+                Seen::Calm | Seen::Due if rng.bool() => self.kill(running, When::Whenever).await,
+                Seen::Calm | Seen::Due => self.end(running).await,
             }
         }
     }
@@ -174,26 +285,30 @@ impl<'a> Crew<'a> {
         running
     }
 
-    async fn freeze(&self, running: &mut Running, time: Duration) {
-        let mark = self.chronicle.begin(Fault::Frozen(running.life), Some(time));
+    async fn freeze(&self, running: &mut Running, length: Length, time: Duration) {
+        let mark = self.chronicle.begin(Fault::Frozen { life: running.life, length }, Some(time));
         running.worker.sigstop();
         sleep(time).await;
         running.worker.sigcont();
         self.chronicle.end(mark);
     }
 
-    async fn end(&self, mut running: Running, plan: &Plan) {
+    async fn kill(&self, mut running: Running, when: When) {
+        if let Some(code) = running.worker.exit_status() {
+            return self.note_end(&running, code);
+        }
+        self.chronicle.note(Fault::Killed { life: running.life, when });
+        running.worker.kill9().await;
+        self.keep_log(&running);
+    }
+
+    /// Tells it to end, with a look at its numbers before.
+    async fn end(&self, mut running: Running) {
         self.look(&running).await;
         if let Some(code) = running.worker.exit_status() {
             return self.note_end(&running, code);
         }
-        match plan {
-            Plan::Terminate => self.terminate(&mut running).await,
-            Plan::Kill | Plan::Freeze(_) => {
-                self.chronicle.note(Fault::Killed(running.life));
-                running.worker.kill9().await;
-            }
-        }
+        self.terminate(&mut running).await;
         self.keep_log(&running);
     }
 
@@ -216,7 +331,7 @@ impl<'a> Crew<'a> {
             Some(code) => self.bad_end(running, &format!("was told to end and ended with {code}")),
             None => {
                 self.bad_end(running, "was told to end and did not");
-                self.chronicle.note(Fault::Killed(running.life));
+                self.chronicle.note(Fault::Killed { life: running.life, when: When::Whenever });
                 running.worker.kill9().await;
             }
         }
@@ -283,16 +398,6 @@ impl<'a> Crew<'a> {
         let name = format!("worker-{}.log", running.life.number);
         // Only what helps to find a cause: the verdict does not depend on it.
         let _ = fs::write(self.logs.join(name), running.worker.log());
-    }
-}
-
-fn plan(rng: &mut Rng) -> Plan {
-    let session = u64::try_from(SESSION_TIMEOUT.as_millis()).unwrap();
-    match rng.u32(..10) {
-        0..5 => Plan::Kill,
-        5..7 => Plan::Freeze(Duration::from_millis(rng.u64(300..session))),
-        7..8 => Plan::Freeze(Duration::from_millis(rng.u64(session..2 * session + 2_000))),
-        _ => Plan::Terminate,
     }
 }
 

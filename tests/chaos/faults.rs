@@ -1,21 +1,26 @@
 //! What is broken beside the workers. Each part has a track of its own: one fault after another, with pauses between them in which
 //! it is whole. The tracks run side by side, so faults of different parts meet.
 
-use std::time::Duration;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use herald::core::record::Record;
 use herald::demo::postgres::PrivatePostgres;
 use herald::supervised::Signal;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::chronicle::{Chronicle, Fault, Weather};
-use crate::stage::{DLQ_TOPIC, fair_weather};
+use crate::bag::Bag;
+use crate::chronicle::{Chronicle, Fault, HeldBack, Weather};
+use crate::stage::{DLQ_TOPIC, PARTITIONS, fair_weather};
 use crate::support::gateway::{Answer, Gateway};
 use crate::support::kafka::{BrokerHandle, Kafka, Route};
 use crate::support::proxy::{Mode, Proxy};
 
+/// What the brokers did not do.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 const TABLES: [&str; 4] = ["processed_orders", "parked_events", "dead_letters", "partition_epochs"];
 
 /// When to go on, and whom to tell.
@@ -24,14 +29,59 @@ pub struct Track<'a> {
     pub chronicle: &'a Chronicle,
     /// True once nothing may be broken any more.
     pub calm: watch::Receiver<bool>,
+    /// When that will be.
+    pub until: Instant,
     pub rng: Rng,
 }
 
+/// What is broken next.
+struct Next<T> {
+    kind: T,
+    /// For how long at most, so that there is time for the other kinds.
+    limit: Duration,
+}
+
+#[derive(Clone, Copy)]
+enum OnBrokers {
+    Kill,
+    Stop,
+    KillTwo,
+}
+
+#[derive(Clone, Copy)]
+enum OnDatabase {
+    Crash,
+    Lock(&'static str),
+}
+
+/// Of a [`Mode`].
+#[derive(Clone, Copy)]
+enum Way {
+    Cut,
+    Silent,
+    Mute,
+    Slow,
+}
+
+#[derive(Clone, Copy)]
+enum OnDlqTopic {
+    Refuse,
+    Delete,
+}
+
+/// A time in which the DLQ topic was deleted: what was published in it may have gone with the topic.
+#[derive(Clone, Copy, Debug)]
+pub struct Gap {
+    pub from: Instant,
+    pub to: Instant,
+}
+
 impl Track<'_> {
-    /// Waits for a random time of whole parts. False when the run is over.
-    async fn pause(&mut self, seconds: std::ops::Range<u64>) -> bool {
-        let time = self.seconds(seconds);
-        !self.lasts(time).await
+    /// Waits for a random time of whole parts; what is broken then. `None` when the run is over.
+    async fn next<T: Clone>(&mut self, bag: &mut Bag<T>, pause: Range<u64>) -> Option<Next<T>> {
+        let limit = bag.share(self.until) * 2 / 5;
+        let pause = self.seconds(pause).min(limit);
+        (!self.lasts(pause).await).then(|| Next { kind: bag.draw(&mut self.rng), limit })
     }
 
     /// Waits this long, or until the run is over: which is what it says.
@@ -39,33 +89,36 @@ impl Track<'_> {
         timeout(time, self.calm.wait_for(|calm| *calm)).await.is_ok()
     }
 
-    fn seconds(&mut self, range: std::ops::Range<u64>) -> Duration {
+    fn seconds(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.rng.u64(range.start * 1_000..range.end * 1_000))
     }
 
     /// Mostly one broker at a time, which leaves two in sync; now and then two, which stops producing and committing.
     pub async fn brokers(mut self, mut brokers: Vec<BrokerHandle<'_>>) {
-        while self.pause(8..40).await {
+        use OnBrokers::{Kill, KillTwo, Stop};
+        let mut bag = Bag::of([Kill, Kill, Stop, KillTwo]);
+        while let Some(Next { kind, limit }) = self.next(&mut bag, 8..40).await {
             let first = self.rng.usize(..brokers.len());
             let second = (first + self.rng.usize(1..brokers.len())) % brokers.len();
-            let (time, together) = (self.seconds(1..12), self.seconds(1..4));
-            let (is_killed, are_two) = (self.rng.u32(..4) > 0, self.rng.u32(..4) == 0);
-            let fault =
-                |broker| if is_killed { Fault::BrokerKilled { broker } } else { Fault::BrokerStopped { broker } };
-            let signal = if is_killed { Signal::Kill } else { Signal::Terminate };
-            let down = self.chronicle.begin(fault(first), Some(time));
+            let (time, together) = (self.seconds(1..12).min(limit), self.seconds(1..4));
+            let (fault, signal) = match kind {
+                Kill | KillTwo => (Fault::BrokerKilled { broker: first }, Signal::Kill),
+                Stop => (Fault::BrokerStopped { broker: first }, Signal::Terminate),
+            };
+            let down = self.chronicle.begin(fault, Some(time));
             brokers[first].end_with(signal).await;
             self.lasts(time).await;
-            if are_two {
-                let both = self.chronicle.begin(fault(second), Some(together));
-                brokers[second].end_with(signal).await;
-                self.lasts(together).await;
-                // Neither has a quorum without the other: both start at once.
-                let (one, other) = pair(&mut brokers, first, second);
-                tokio::join!(one.restart(), other.restart());
-                self.chronicle.end(both);
-            } else {
-                brokers[first].restart().await;
+            match kind {
+                KillTwo => {
+                    let both = self.chronicle.begin(Fault::SecondBrokerDown { broker: second }, Some(together));
+                    brokers[second].end_with(signal).await;
+                    self.lasts(together).await;
+                    // Neither has a quorum without the other: both start at once.
+                    let (one, other) = pair(&mut brokers, first, second);
+                    tokio::join!(one.restart(), other.restart());
+                    self.chronicle.end(both);
+                }
+                Kill | Stop => brokers[first].restart().await,
             }
             self.chronicle.end(down);
         }
@@ -73,19 +126,24 @@ impl Track<'_> {
 
     /// The server ends as in a crash and comes back, or one of its tables is locked for a while.
     pub async fn database(mut self, server: &mut PrivatePostgres, pool: &PgPool) {
-        while self.pause(10..45).await {
-            let table = TABLES[self.rng.usize(..TABLES.len())];
-            let (down, locked) = (self.seconds(0..6), self.seconds(1..8));
-            if self.rng.bool() {
-                let mark = self.chronicle.begin(Fault::PostgresCrashed, Some(down));
-                tokio::task::block_in_place(|| server.crash()).unwrap();
-                self.lasts(down).await;
-                server.restart().await.unwrap();
-                self.chronicle.end(mark);
-            } else {
-                let mark = self.chronicle.begin(Fault::Locked { table }, Some(locked));
-                self.lock(pool, table, locked).await;
-                self.chronicle.end(mark);
+        let crashes = [OnDatabase::Crash; 2];
+        let mut bag = Bag::of(TABLES.map(OnDatabase::Lock).into_iter().chain(crashes).collect::<Vec<_>>());
+        while let Some(Next { kind, limit }) = self.next(&mut bag, 10..45).await {
+            match kind {
+                OnDatabase::Crash => {
+                    let time = self.seconds(0..6).min(limit);
+                    let mark = self.chronicle.begin(Fault::PostgresCrashed, Some(time));
+                    tokio::task::block_in_place(|| server.crash()).unwrap();
+                    self.lasts(time).await;
+                    server.restart().await.unwrap();
+                    self.chronicle.end(mark);
+                }
+                OnDatabase::Lock(table) => {
+                    let time = self.seconds(1..8).min(limit);
+                    let mark = self.chronicle.begin(Fault::Locked { table }, Some(time));
+                    self.lock(pool, table, time).await;
+                    self.chronicle.end(mark);
+                }
             }
         }
     }
@@ -101,14 +159,16 @@ impl Track<'_> {
 
     /// The way of one worker to Postgres.
     pub async fn database_ways(mut self, ways: &[Proxy]) {
-        while self.pause(8..30).await {
+        let lost = [Way::Silent, Way::Mute, Way::Slow].map(|way| (way, HeldBack::IsLost));
+        let arrives = Way::ALL.map(|way| (way, HeldBack::Arrives));
+        let mut bag = Bag::of([&lost[..], &arrives[..]].concat());
+        while let Some(Next { kind: (way, held_back), limit }) = self.next(&mut bag, 8..30).await {
             let slot = self.rng.usize(..ways.len());
-            let (mode, time) = (self.mode(), self.seconds(0..9));
-            let mark = self.chronicle.begin(Fault::DatabasePath { slot, mode }, Some(time));
+            let (mode, time) = (self.mode(way), self.seconds(0..9).min(limit));
+            let mark = self.chronicle.begin(Fault::DatabasePath { slot, mode, held_back }, Some(time));
             ways[slot].set(mode);
             self.lasts(time).await;
-            // Half of the time what was held back never arrives.
-            if self.rng.bool() {
+            if held_back == HeldBack::IsLost {
                 ways[slot].set(Mode::Cut);
                 sleep(Duration::from_millis(50)).await;
             }
@@ -119,9 +179,10 @@ impl Track<'_> {
 
     /// The way of one worker to all brokers, often for longer than its session lasts.
     pub async fn kafka_ways(mut self, routes: &[Route]) {
-        while self.pause(10..40).await {
+        let mut bag = Bag::of(Way::ALL);
+        while let Some(Next { kind, limit }) = self.next(&mut bag, 10..40).await {
             let slot = self.rng.usize(..routes.len());
-            let (mode, time) = (self.mode(), self.seconds(0..14));
+            let (mode, time) = (self.mode(kind), self.seconds(0..14).min(limit));
             let mark = self.chronicle.begin(Fault::KafkaPath { slot, mode }, Some(time));
             routes[slot].set(mode);
             self.lasts(time).await;
@@ -130,18 +191,23 @@ impl Track<'_> {
         }
     }
 
-    fn mode(&mut self) -> Mode {
-        match self.rng.u32(..4) {
-            0 => Mode::Cut,
-            1 => Mode::Silent,
-            2 => Mode::Mute,
-            _ => Mode::Slow(Duration::from_millis(self.rng.u64(50..800))),
+    fn mode(&mut self, way: Way) -> Mode {
+        match way {
+            Way::Cut => Mode::Cut,
+            Way::Silent => Mode::Silent,
+            Way::Mute => Mode::Mute,
+            Way::Slow => Mode::Slow(Duration::from_millis(self.rng.u64(50..800))),
         }
     }
 
     pub async fn gateway(mut self, gateway: &Gateway) {
-        while self.pause(6..25).await {
-            let (weather, time) = (self.weather(), self.seconds(1..13));
+        let failing = [401, 429, 500, 502, 503].map(Weather::Status);
+        // Answers come well before the worker's limit, or never.
+        let slow = Weather::Slow(self.seconds(1..2));
+        let others = [Weather::Down, slow, Weather::Hangs, Weather::Resets, Weather::Flickers];
+        let mut bag = Bag::of([&failing[..], &others[..]].concat());
+        while let Some(Next { kind: weather, limit }) = self.next(&mut bag, 6..25).await {
+            let time = self.seconds(1..13).min(limit);
             let mark = self.chronicle.begin(Fault::Gateway(weather), Some(time));
             match weather {
                 Weather::Down => gateway.down().await,
@@ -166,19 +232,6 @@ impl Track<'_> {
         Answer::ok().after(Duration::from_millis([1, 20, 100, 500][self.rng.usize(..4)]))
     }
 
-    fn weather(&mut self) -> Weather {
-        match self.rng.u32(..8) {
-            0 | 1 => Weather::Down,
-            2 => Weather::Status(503),
-            3 => Weather::Status([500, 429, 401, 502][self.rng.usize(..4)]),
-            // Answers come well before the worker's limit of 3 s, or well after it.
-            4 => Weather::Slow(self.seconds(1..2)),
-            5 => Weather::Hangs,
-            6 => Weather::Resets,
-            _ => Weather::Flickers,
-        }
-    }
-
     async fn flicker(&mut self, gateway: &Gateway, time: Duration) {
         let flickering = async {
             loop {
@@ -196,21 +249,64 @@ impl Track<'_> {
         }
     }
 
-    /// The topic takes nothing that is as large as a letter.
-    pub async fn dlq_topic(mut self, kafka: &Kafka) {
-        while self.pause(15..50).await {
-            let time = self.seconds(3..20);
-            let mark = self.chronicle.begin(Fault::DlqRefuses, Some(time));
-            if kafka.try_alter_topic(DLQ_TOPIC, &[("max.message.bytes", "200")]).await {
-                self.lasts(time).await;
-                // The brokers may not have a quorum just now.
-                while !kafka.try_alter_topic(DLQ_TOPIC, &[]).await {
-                    sleep(Duration::from_millis(500)).await;
+    /// The topic takes nothing that is as large as a letter, or is not there. What it held before it was deleted is kept for the verdict.
+    pub async fn dlq_topic(mut self, kafka: &Kafka) -> (Vec<Record>, Vec<Gap>) {
+        let mut bag = Bag::of([OnDlqTopic::Refuse, OnDlqTopic::Delete]);
+        let (mut kept, mut gaps) = (Vec::new(), Vec::new());
+        while let Some(Next { kind, limit }) = self.next(&mut bag, 15..50).await {
+            let time = self.seconds(3..20).min(limit);
+            match kind {
+                OnDlqTopic::Refuse => self.refuse(kafka, time).await,
+                OnDlqTopic::Delete => {
+                    let from = Instant::now();
+                    if let Some(held) = self.delete(kafka, time).await {
+                        kept.extend(held);
+                        gaps.push(Gap { from, to: Instant::now() });
+                    }
                 }
             }
-            self.chronicle.end(mark);
         }
+        (kept, gaps)
     }
+
+    async fn refuse(&mut self, kafka: &Kafka, time: Duration) {
+        // The brokers may not have a quorum just now.
+        let mut is_over = false;
+        while !is_over && !kafka.try_alter_topic(DLQ_TOPIC, &[("max.message.bytes", "200")]).await {
+            is_over = self.lasts(TRY_AGAIN).await;
+        }
+        let mark = self.chronicle.begin(Fault::DlqRefuses, Some(time));
+        self.lasts(time).await;
+        while !kafka.try_alter_topic(DLQ_TOPIC, &[]).await {
+            sleep(TRY_AGAIN).await;
+        }
+        self.chronicle.end(mark);
+    }
+
+    /// `None` if it could not be read before the run was over.
+    async fn delete(&mut self, kafka: &Kafka, time: Duration) -> Option<Vec<Record>> {
+        let held = loop {
+            match kafka.try_records(DLQ_TOPIC).await {
+                Ok(held) => break held,
+                Err(_) if self.lasts(TRY_AGAIN).await => return None,
+                Err(_) => {}
+            }
+        };
+        let mark = self.chronicle.begin(Fault::DlqGone, Some(time));
+        while !kafka.try_delete_topic(DLQ_TOPIC).await {
+            sleep(TRY_AGAIN).await;
+        }
+        self.lasts(time).await;
+        while !kafka.try_create_topic(DLQ_TOPIC, PARTITIONS).await {
+            sleep(TRY_AGAIN).await;
+        }
+        self.chronicle.end(mark);
+        Some(held)
+    }
+}
+
+impl Way {
+    const ALL: [Self; 4] = [Self::Cut, Self::Silent, Self::Mute, Self::Slow];
 }
 
 /// Two of them at once.

@@ -1,24 +1,27 @@
 //! Compares what was produced with what the gateway, the ledger and the DLQ topic have.
 
-mod letters;
+pub mod letters;
 mod repeats;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use herald::core::record::{Coordinates, Offset, Partition, Record};
 use sqlx::PgPool;
 
 use crate::Ordering;
-use crate::chronicle::Entry;
+use crate::chronicle::{Entry, Fault, Kind, Life};
 use crate::content::{Fate, NUMBER_HEADER, Planned};
 use crate::crew;
+use crate::faults::Gap;
 use crate::load::{Receipt, Sent};
+use crate::stage::WEBHOOK_TIMEOUT;
 use crate::support::gateway::Request;
-use crate::support::letters::Row;
 use crate::support::oracle::{self, Identity};
 use crate::support::orders::Produced;
 
+pub use letters::Letter;
 pub use repeats::Cause;
 
 /// All that the verdict rests on.
@@ -29,11 +32,16 @@ pub struct Evidence {
     pub log: Vec<Record>,
     pub requests: Vec<Request>,
     pub ledger: Vec<Settled>,
-    pub letters: Vec<Row>,
+    pub letters: Vec<Letter>,
+    /// What the DLQ topic holds, and what it held before it was deleted.
     pub published: Vec<Record>,
+    /// When it was not there.
+    pub gaps: Vec<Gap>,
     pub entries: Vec<Entry>,
     pub crew: crew::Record,
     pub ordering: Ordering,
+    /// Long enough for everything to happen.
+    pub is_long: bool,
     /// What was still to do when the time to recover was over.
     pub left: Option<String>,
     pub recovered_in: Duration,
@@ -45,6 +53,10 @@ pub struct Settled {
     pub identity: Identity,
     pub state: String,
     pub coordinates: Coordinates,
+    /// When a claim took the identity last; of one that is done, none does any more.
+    pub claimed: Instant,
+    /// Written once, with the first statement that says how it ended.
+    pub settled: Option<Instant>,
 }
 
 /// Findings by check; a run is clean when there are none.
@@ -89,8 +101,14 @@ pub struct Numbers {
     pub pointers: usize,
     /// Accepted once more, with the same key, for a reason that the chronicle knows.
     pub delivered_again: BTreeMap<Cause, usize>,
+    /// Of these, settled by the first worker after another had claimed it.
+    pub settled_late: usize,
     pub compared_in_order: usize,
-    pub faults: BTreeMap<&'static str, usize>,
+    pub faults: BTreeMap<Kind, usize>,
+    /// Kills of workers that the gateway owed an answer.
+    pub killed_while_delivering: usize,
+    /// Letters that went with the DLQ topic when it was deleted, not long after they were published.
+    pub letters_gone: usize,
     pub crew: crew::Record,
     pub recovered_in: Duration,
 }
@@ -134,15 +152,27 @@ impl Verdict {
 }
 
 pub async fn ledger(database: &PgPool) -> Vec<Settled> {
-    let statement = "SELECT order_id, event_type, state, kpartition, koffset FROM processed_orders";
-    let rows: Vec<(String, String, String, i32, i64)> = sqlx::query_as(statement).fetch_all(database).await.unwrap();
+    let statement = "SELECT order_id, event_type, state, kpartition, koffset,
+            extract(epoch FROM statement_timestamp() - claimed_at)::float8,
+            extract(epoch FROM statement_timestamp() - settled_at)::float8
+        FROM processed_orders";
+    type Row = (String, String, String, i32, i64, f64, Option<f64>);
+    let asked = Instant::now();
+    let rows: Vec<Row> = sqlx::query_as(statement).fetch_all(database).await.unwrap();
     rows.into_iter()
-        .map(|(order_id, event_type, state, partition, offset)| Settled {
+        .map(|(order_id, event_type, state, partition, offset, since_claim, since_settlement)| Settled {
             identity: (order_id, event_type),
             state,
             coordinates: Coordinates { partition: Partition(partition), offset: Offset(offset) },
+            claimed: ago(asked, since_claim),
+            settled: since_settlement.map(|seconds| ago(asked, seconds)),
         })
         .collect()
+}
+
+/// A time of Postgres, given by its age, on our clock: both are on one machine.
+fn ago(now: Instant, seconds: f64) -> Instant {
+    now.checked_sub(Duration::from_secs_f64(seconds.max(0.0))).expect("the run began after the machine")
 }
 
 pub fn judge(evidence: &Evidence) -> Verdict {
@@ -155,20 +185,26 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     verdict.find_all(Check::Invariants, evidence.crew.violations.iter().cloned());
     verdict.find_all(Check::Workers, evidence.crew.bad_ends.iter().cloned());
     verdict.find_all(Check::Recovery, evidence.left.iter().cloned());
-    let numbers = &verdict.numbers;
-    let shown = [
-        ("notified", numbers.notified),
-        ("dead letters", numbers.dead.len()),
-        ("faults", numbers.faults.len()),
-        ("compared in order", numbers.compared_in_order),
-        ("looks", numbers.crew.looks),
-    ];
-    for (what, number) in shown {
-        if number == 0 {
-            verdict.find(Check::Idle, format!("no {what}"));
-        }
-    }
+    judge_exercise(evidence, &mut verdict);
     verdict
+}
+
+/// A run shows nothing of what did not happen in it.
+fn judge_exercise(evidence: &Evidence, verdict: &mut Verdict) {
+    let numbers = &verdict.numbers;
+    let mut shown = vec![
+        ("notified".to_owned(), numbers.notified),
+        ("dead letters".to_owned(), numbers.dead.len()),
+        ("compared in order".to_owned(), numbers.compared_in_order),
+        ("looks".to_owned(), numbers.crew.looks),
+    ];
+    if evidence.is_long {
+        shown.push(("kills while delivering".to_owned(), numbers.killed_while_delivering));
+        shown.extend(numbers.faults.iter().map(|((part, what), count)| (format!("{part}: {what}"), *count)));
+    }
+    for (what, _) in shown.into_iter().filter(|(_, count)| *count == 0) {
+        verdict.find(Check::Idle, format!("none of: {what}"));
+    }
 }
 
 /// Every record of the log, with what was planned. What was acknowledged has to be there.
@@ -218,8 +254,31 @@ fn count(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
         }
     }
     numbers.faults = crate::chronicle::counts(&evidence.entries);
+    numbers.killed_while_delivering = killed_while_delivering(evidence);
     numbers.crew = evidence.crew.clone();
     numbers.recovered_in = evidence.recovered_in;
+}
+
+/// Kills after a request that the gateway had not answered then, and that was still waited for.
+fn killed_while_delivering(evidence: &Evidence) -> usize {
+    let mut kills: BTreeMap<Life, Instant> = BTreeMap::new();
+    for entry in &evidence.entries {
+        if let Fault::Killed { life, .. } = entry.fault {
+            kills.insert(life, entry.from);
+        }
+    }
+    let mut met: BTreeSet<Life> = BTreeSet::new();
+    for request in &evidence.requests {
+        let Some(life) = Life::of_path(&request.path) else { continue };
+        let is_met = kills.get(&life).is_some_and(|killed| {
+            let is_waited_for = request.received <= *killed && *killed < request.received + WEBHOOK_TIMEOUT;
+            is_waited_for && request.answered.is_none_or(|answered| answered > *killed)
+        });
+        if is_met {
+            met.insert(life);
+        }
+    }
+    met.len()
 }
 
 fn judge_notifications(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {

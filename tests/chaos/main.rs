@@ -13,11 +13,13 @@
     unreachable_pub
 )]
 
+mod bag;
 mod chronicle;
 mod content;
 mod crew;
 mod faults;
 mod judge;
+mod kills;
 mod load;
 mod report;
 mod run;

@@ -1,16 +1,18 @@
 //! The verdict as a person reads it, and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use herald::cli::output::Style;
 use serde_json::json;
 
 use crate::Arguments;
+use crate::chronicle::KINDS;
 use crate::judge::{Check, Numbers, Verdict};
 
 /// Findings of one kind that are told in full.
 const SHOWN: usize = 10;
-const FAULTS_IN_A_LINE: usize = 4;
+const FAULTS_IN_A_LINE: usize = 5;
 
 pub fn heading(arguments: &Arguments) -> String {
     format!(
@@ -51,15 +53,14 @@ fn as_table(arguments: &Arguments, verdict: &Verdict) -> String {
 
 fn happened(numbers: &Numbers) -> Vec<String> {
     let crew = &numbers.crew;
-    let faults: Vec<(&str, usize)> = numbers.faults.iter().map(|(what, count)| (*what, *count)).collect();
-    let mut lines = Vec::new();
-    for (index, part) in faults.chunks(FAULTS_IN_A_LINE).enumerate() {
-        let told = list(part.iter().map(|(what, count)| (what, count)));
-        lines.push(match index {
-            0 => row("faults", numbers.faults.values().sum(), &told),
-            _ => format!("{:28}{told}", ""),
-        });
+    let mut lines = vec![row("faults", numbers.faults.values().sum(), "")];
+    for (part, kinds) in by_part(numbers) {
+        for (index, line) in kinds.chunks(FAULTS_IN_A_LINE).enumerate() {
+            let told = list(line.iter().map(|(what, count)| (what, count)));
+            lines.push(format!("    {:<24}{told}", if index == 0 { part } else { "" }));
+        }
     }
+    lines.push(row("", numbers.killed_while_delivering, "killed while the gateway owed them an answer"));
     lines.extend([
         row(
             "workers started",
@@ -83,8 +84,22 @@ fn happened(numbers: &Numbers) -> Vec<String> {
         row("ignored", numbers.ignored, "of a type that nobody is notified of"),
         row("dead letters", numbers.dead.values().sum(), &list(numbers.dead.iter())),
         row("delivered again", numbers.delivered_again.values().sum(), &list(numbers.delivered_again.iter())),
+        row("settled late", numbers.settled_late, "of these, after another worker had claimed it"),
     ]);
     lines
+}
+
+/// What was done to each part, in the order of the list of kinds.
+fn by_part(numbers: &Numbers) -> Vec<(&'static str, Vec<(&'static str, usize)>)> {
+    let mut parts: Vec<(&str, Vec<(&str, usize)>)> = Vec::new();
+    for (part, what) in KINDS {
+        let counted = (what, numbers.faults.get(&(part, what)).copied().unwrap_or_default());
+        match parts.last_mut() {
+            Some((last, kinds)) if *last == part => kinds.push(counted),
+            _ => parts.push((part, vec![counted])),
+        }
+    }
+    parts
 }
 
 fn of_check(check: Check, verdict: &Verdict, style: Style) -> Vec<String> {
@@ -111,8 +126,8 @@ fn described(check: Check, numbers: &Numbers) -> (&'static str, String) {
         Check::DeadLetters => (
             "wrong letters",
             format!(
-                "poison and nothing else, byte for byte; {} published again, {} as pointers",
-                numbers.letters_published_again, numbers.pointers
+                "poison and nothing else, byte for byte; {} published again, {} as pointers, {} gone with the topic",
+                numbers.letters_published_again, numbers.pointers, numbers.letters_gone
             ),
         ),
         Check::Accounts => ("open accounts", format!("of {} looks at a worker's own numbers", numbers.crew.looks)),
@@ -158,7 +173,12 @@ fn as_json(arguments: &Arguments, verdict: &Verdict) -> serde_json::Value {
         "ordering": arguments.ordering().as_str(),
         "protocol": arguments.protocol().as_str(),
         "clean": verdict.is_clean(),
-        "faults": numbers.faults,
+        "faults": by_part(numbers)
+            .into_iter()
+            .map(|(part, kinds)| (part, kinds.into_iter().collect::<BTreeMap<_, _>>()))
+            .collect::<BTreeMap<_, _>>(),
+        "killed_while_delivering": numbers.killed_while_delivering,
+        "letters_gone_with_the_topic": numbers.letters_gone,
         "workers": {
             "started": crew.started,
             "refused": crew.refused,
@@ -178,7 +198,8 @@ fn as_json(arguments: &Arguments, verdict: &Verdict) -> serde_json::Value {
         "letters_published_again": numbers.letters_published_again,
         "written_twice": numbers.written_twice,
         "letters_as_pointers": numbers.pointers,
-        "delivered_again": numbers.delivered_again.iter().map(|(cause, count)| (cause.to_string(), *count)).collect::<std::collections::BTreeMap<_, _>>(),
+        "delivered_again": numbers.delivered_again.iter().map(|(cause, count)| (cause.to_string(), *count)).collect::<BTreeMap<_, _>>(),
+        "settled_late": numbers.settled_late,
         "compared_in_order": numbers.compared_in_order,
         "recovered_in_seconds": numbers.recovered_in.as_secs_f64(),
         "findings": checks,

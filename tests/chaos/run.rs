@@ -9,22 +9,25 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use herald::core::record::{Offset, Partition};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use crate::Arguments;
 use crate::chronicle::Chronicle;
-use crate::crew::{Crew, Running};
+use crate::crew::{Crew, Orders, Running};
 use crate::faults::Track;
 use crate::judge::{self, Evidence, Verdict};
+use crate::kills::Lookout;
 use crate::load::Load;
 use crate::report;
 use crate::stage::{DLQ_TOPIC, GROUP, Stage, TOPIC, WORKERS};
-use crate::support::letters;
 use crate::support::repository;
 use crate::support::wait::blocking;
 
 /// How long all that is left may take once nothing is broken.
 const RECOVERY_LIMIT: Duration = Duration::from_mins(4);
+
+/// From here on a run has to show everything.
+const LONG: Duration = Duration::from_mins(3);
 
 pub async fn run(arguments: &Arguments) -> Verdict {
     let chronicle = Chronicle::new(arguments.json);
@@ -36,11 +39,19 @@ pub async fn run(arguments: &Arguments) -> Verdict {
     let mut rng = Rng::with_seed(arguments.seed());
     let (calm, seen) = watch::channel(false);
     let setups = stage.setups.clone();
-    let crew = Crew::new(&setups, &chronicle, seen.clone(), logs.clone());
+    let until = Instant::now() + arguments.time();
     let gateway = Arc::new(stage.gateway);
+    let orders = Orders {
+        lookout: Lookout { gateway: Arc::clone(&gateway), database: stage.database.clone() },
+        calm: seen.clone(),
+        until,
+        logs: logs.clone(),
+        rng: rng.fork(),
+    };
+    let crew = Crew::new(&setups, &chronicle, orders);
     let load = Load::start(&stage.kafka, TOPIC, Arc::clone(&gateway), rng.fork(), arguments.rate);
 
-    let mut track = || Track { chronicle: &chronicle, calm: seen.clone(), rng: rng.fork() };
+    let mut track = || Track { chronicle: &chronicle, calm: seen.clone(), until, rng: rng.fork() };
     let tracks = [track(), track(), track(), track(), track(), track()];
     let [on_brokers, on_database, on_database_ways, on_kafka_ways, on_gateway, on_dlq_topic] = tracks;
     let mut of_worker: Vec<Rng> = (0..=WORKERS).map(|_| rng.fork()).collect();
@@ -48,12 +59,12 @@ pub async fn run(arguments: &Arguments) -> Verdict {
     let workers = of_worker.into_iter().enumerate().map(|(slot, rng)| crew.keep(slot, rng));
     let (brokers, routes) = stage.cluster.parts();
     let ending = async {
-        sleep(arguments.time()).await;
+        sleep_until(until.into()).await;
         calm.send_replace(true);
         chronicle.tell("nothing is broken any more");
         load.only_healthy();
     };
-    let ((), workers, (), (), (), (), (), (), ()) = tokio::join!(
+    let ((), workers, (), (), (), (), (), (), (kept, gaps)) = tokio::join!(
         ending,
         futures_util::future::join_all(workers),
         crew.visitors(of_visitors),
@@ -85,11 +96,13 @@ pub async fn run(arguments: &Arguments) -> Verdict {
         log: stage.kafka.records(TOPIC).await,
         requests: gateway.requests(),
         ledger: judge::ledger(&stage.database).await,
-        letters: letters::rows(&stage.database).await,
-        published: stage.kafka.records(DLQ_TOPIC).await,
+        letters: judge::letters::read(&stage.database).await,
+        published: [kept, stage.kafka.records(DLQ_TOPIC).await].concat(),
+        gaps,
         entries: chronicle.entries(),
         crew: crew.record(),
         ordering: arguments.ordering(),
+        is_long: arguments.time() >= LONG,
         left: left.err(),
         recovered_in,
     });

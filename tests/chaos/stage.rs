@@ -8,6 +8,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::Arguments;
+use crate::chronicle::Life;
 use crate::support::gateway::{Answer, Gateway};
 use crate::support::kafka::{Cluster, Kafka};
 use crate::support::postgres;
@@ -21,6 +22,7 @@ pub const DLQ_TOPIC: &str = "order_events.dlq";
 pub const GROUP: &str = "chaos";
 pub const EVENT_TYPES: [&str; 3] = ["ORDER_CREATED", "ORDER_PAID", "ORDER_SHIPPED"];
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub struct Stage {
@@ -38,8 +40,9 @@ pub struct Stage {
 /// How workers are started. Those that only come and go have whole ways to everything.
 #[derive(Clone, Debug)]
 pub struct Setups {
-    workers: Vec<WorkerSetup>,
-    visitor: WorkerSetup,
+    /// With the way to Postgres of each.
+    workers: Vec<(WorkerSetup, PgConnectOptions)>,
+    visitor: (WorkerSetup, PgConnectOptions),
     gateway: String,
 }
 
@@ -80,36 +83,37 @@ impl Setups {
         direct: &PgConnectOptions,
         gateway: &Gateway,
     ) -> Self {
-        let visitor = common(arguments)
-            .with("KAFKA_BOOTSTRAP_SERVERS", cluster.kafka().bootstrap_servers())
-            .with("DATABASE_URL", direct.to_url_lossy().as_str());
+        let visitor = common(arguments).with("KAFKA_BOOTSTRAP_SERVERS", cluster.kafka().bootstrap_servers());
         let mut workers = Vec::new();
         for (slot, (route, way)) in cluster.routes().iter().zip(ways).enumerate() {
-            let through = direct.clone().port(way.address().port());
-            let setup = visitor
-                .clone()
-                .with("KAFKA_BOOTSTRAP_SERVERS", &route.bootstrap_servers())
-                .with("DATABASE_URL", through.to_url_lossy().as_str());
+            let setup = visitor.clone().with("KAFKA_BOOTSTRAP_SERVERS", &route.bootstrap_servers());
             // One with a name that stays, which resumes after a restart, and two without.
             let setup = if slot == 0 { setup.with("HERALD_KAFKA__INSTANCE_ID", "worker-0") } else { setup };
-            workers.push(setup);
+            workers.push((setup, direct.clone().port(way.address().port())));
         }
-        Self { workers, visitor, gateway: gateway.url() }
+        Self { workers, visitor: (visitor, direct.clone()), gateway: gateway.url() }
     }
 
-    /// Each process calls the gateway by an address of its own: so it is known whose request it was.
-    pub fn of(&self, life: crate::chronicle::Life) -> WorkerSetup {
-        let setup = match life.slot {
+    /// Each process calls the gateway by an address of its own, and Postgres by a name of its own: so it is known whose request it
+    /// was, and whose statement.
+    pub fn of(&self, life: Life) -> WorkerSetup {
+        let (setup, database) = match life.slot {
             Some(slot) => &self.workers[slot],
             None => &self.visitor,
         };
-        setup.clone().with("HERALD_WEBHOOK__URL", &format!("{}?{}", self.gateway, life.query()))
+        let mut url = database.to_url_lossy();
+        url.query_pairs_mut().append_pair("application_name", &life.name());
+        setup
+            .clone()
+            .with("DATABASE_URL", url.as_str())
+            .with("HERALD_WEBHOOK__URL", &format!("{}?{}", self.gateway, life.query()))
     }
 }
 
 /// Short times, so that a few minutes hold what takes hours elsewhere.
 fn common(arguments: &Arguments) -> WorkerSetup {
-    let session_timeout = format!("{}s", SESSION_TIMEOUT.as_secs());
+    let seconds = |time: Duration| format!("{}s", time.as_secs());
+    let (session_timeout, webhook_timeout) = (seconds(SESSION_TIMEOUT), seconds(WEBHOOK_TIMEOUT));
     [
         ("HERALD_KAFKA__TOPIC", TOPIC),
         ("HERALD_KAFKA__GROUP", GROUP),
@@ -120,7 +124,7 @@ fn common(arguments: &Arguments) -> WorkerSetup {
         ("HERALD_DEAD_LETTERS__TOPIC", DLQ_TOPIC),
         ("HERALD_NOTIFICATION__CHANNEL", "webhook"),
         ("HERALD_NOTIFICATION__EVENT_TYPES", &EVENT_TYPES.join(",")),
-        ("HERALD_WEBHOOK__TIMEOUT", "3s"),
+        ("HERALD_WEBHOOK__TIMEOUT", &webhook_timeout),
         ("HERALD_DELIVERY__MAX_CONCURRENT", "32"),
         ("HERALD_DELIVERY__DRAIN_TIMEOUT", "4s"),
         ("HERALD_ORDERING__KEY", arguments.ordering().as_str()),

@@ -4,7 +4,7 @@ mod script;
 mod server;
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -94,6 +94,13 @@ impl Gateway {
     pub fn accepted(&self) -> usize {
         let requests = self.shared.requests.lock().unwrap();
         requests.iter().filter(|request| request.is_accepted()).count()
+    }
+
+    /// Whether a request to this path that came no longer ago than this has no answer yet.
+    pub fn is_asked(&self, path: &str, within: Duration) -> bool {
+        let requests = self.shared.requests.lock().unwrap();
+        let mut recent = requests.iter().rev().take_while(|request| request.received.elapsed() < within);
+        recent.any(|request| request.answered.is_none() && request.path.ends_with(path))
     }
 
     /// Refuses connections and resets those that are open.

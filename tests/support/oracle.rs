@@ -112,7 +112,9 @@ fn out_of_order(
     }
     let mut violations = Vec::new();
     for lane in lanes.into_values() {
-        let events: Vec<&Produced> = lane.into_values().collect();
+        // One that was never accepted lets all others pass, and those before and after it are neighbours.
+        let events: Vec<&Produced> =
+            lane.into_values().filter(|event| !accepted(seen, &identity(event)).is_empty()).collect();
         for pair in events.windows(2) {
             if overtakes(seen, pair[0], pair[1]) {
                 violations.push((pair[0].clone(), pair[1].clone()));
@@ -122,8 +124,7 @@ fn out_of_order(
     violations
 }
 
-/// Whether the later event was asked for before the earlier one was first accepted. One that never was (a dead letter)
-/// lets all others pass.
+/// Whether the later event was asked for before the earlier one was first accepted.
 fn overtakes(seen: &BTreeMap<Identity, Vec<&Request>>, earlier: &Produced, later: &Produced) -> bool {
     let accepted = accepted(seen, &identity(earlier));
     let Some(first) = accepted.iter().filter_map(|request| request.answered).min() else {
@@ -176,6 +177,14 @@ mod tests {
             request(1, "B", [5, 6], 200),
         ];
         assert_eq!(judge(&produced, &requests), Verdict::default());
+    }
+
+    #[test]
+    fn those_around_one_that_was_never_accepted_are_compared_with_each_other() {
+        let produced = [event(1, "A", 0), event(1, "B", 1), event(1, "C", 2)];
+        let requests = [request(1, "C", [0, 1], 200), request(1, "A", [2, 3], 200), request(1, "B", [4, 5], 422)];
+        let verdict = judge(&produced, &requests);
+        assert_eq!(verdict.out_of_order, [(produced[0].clone(), produced[2].clone())]);
     }
 
     #[test]

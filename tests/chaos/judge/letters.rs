@@ -1,13 +1,43 @@
 //! Dead letters: exactly the poison, each as it was.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use herald::core::failure::Reason;
 use herald::core::record::{Coordinates, Offset, Partition, Record};
+use sqlx::PgPool;
 
-use super::{Check, Evidence, Known, Verdict};
+use super::{Check, Evidence, Known, Verdict, ago, stored};
+use crate::chronicle::Fault;
 use crate::content::Fate;
+use crate::support::letters::{Row, rows};
 use crate::support::oracle::Identity;
+
+/// How long brokers may go on with a limit that was lifted, and a letter wait in the producer.
+const LIFTED_WITHIN: Duration = Duration::from_secs(12);
+
+/// A row of `dead_letters`.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    pub row: Row,
+    /// The record as it is stored.
+    pub record: Vec<u8>,
+    /// When it was marked as published.
+    pub published: Option<Instant>,
+}
+
+pub async fn read(database: &PgPool) -> Vec<Letter> {
+    let statement =
+        "SELECT id, record, extract(epoch FROM statement_timestamp() - published_at)::float8 FROM dead_letters";
+    let asked = Instant::now();
+    let found: Vec<(i64, Vec<u8>, Option<f64>)> = sqlx::query_as(statement).fetch_all(database).await.unwrap();
+    let mut found: BTreeMap<i64, _> = found.into_iter().map(|(id, record, since)| (id, (record, since))).collect();
+    let of_row = |row: Row| {
+        let (record, since) = found.remove(&row.id).expect("nobody writes letters any more");
+        Letter { row, record, published: since.map(|seconds| ago(asked, seconds)) }
+    };
+    rows(database).await.into_iter().map(of_row).collect()
+}
 
 pub fn judge(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
     let mut expected: BTreeMap<Coordinates, (&Record, &'static str)> = BTreeMap::new();
@@ -29,12 +59,7 @@ pub fn judge(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
 /// The producer wrote the event twice, since an answer was lost; this copy found the other parked, and ended as its duplicate. It has
 /// no letter of its own, and the other one has.
 fn is_duplicate(evidence: &Evidence, known: &[Known<'_>], record: &Record, identity: &Identity) -> bool {
-    let has_letter = |coordinates: Coordinates| {
-        evidence
-            .letters
-            .iter()
-            .any(|row| (row.kpartition, row.koffset) == (coordinates.partition.0, coordinates.offset.0))
-    };
+    let has_letter = |coordinates: Coordinates| evidence.letters.iter().any(|letter| letter.row.is_of(coordinates));
     let mut others = known.iter().filter(|other| {
         other.planned.identity.as_ref() == Some(identity) && other.record.coordinates != record.coordinates
     });
@@ -43,10 +68,13 @@ fn is_duplicate(evidence: &Evidence, known: &[Known<'_>], record: &Record, ident
 
 fn judge_rows(evidence: &Evidence, expected: &BTreeMap<Coordinates, (&Record, &'static str)>, verdict: &mut Verdict) {
     let mut rows: BTreeMap<Coordinates, &str> = BTreeMap::new();
-    for row in &evidence.letters {
+    for Letter { row, record, .. } in &evidence.letters {
         let coordinates = Coordinates { partition: Partition(row.kpartition), offset: Offset(row.koffset) };
         if rows.insert(coordinates, &row.reason).is_some() {
             verdict.find(Check::DeadLetters, format!("{coordinates:?} has two dead letters"));
+        }
+        if expected.get(&coordinates).is_some_and(|(original, _)| !stored::is(record, original)) {
+            verdict.find(Check::DeadLetters, format!("{coordinates:?} is not byte for byte in Postgres"));
         }
         match expected.get(&coordinates) {
             Some((_, reason)) if *reason == row.reason => {
@@ -95,6 +123,10 @@ fn judge_published(
         }
         if is_pointer(letter) {
             verdict.numbers.pointers += 1;
+            if !was_refused(letter, evidence) {
+                verdict
+                    .find(Check::DeadLetters, format!("{source:?} is a pointer though the topic took whole letters"));
+            }
             continue;
         }
         let kept = letter.headers.get(..original.headers.len());
@@ -103,8 +135,30 @@ fn judge_published(
         }
     }
     for coordinates in expected.keys().filter(|coordinates| !ids.contains_key(coordinates)) {
-        verdict.find(Check::DeadLetters, format!("{coordinates:?} is not in the DLQ topic"));
+        if went_with_topic(*coordinates, evidence) {
+            verdict.numbers.letters_gone += 1;
+        } else {
+            verdict.find(Check::DeadLetters, format!("{coordinates:?} is not in the DLQ topic"));
+        }
     }
+}
+
+/// It was published after the topic was read and before it was deleted.
+fn went_with_topic(coordinates: Coordinates, evidence: &Evidence) -> bool {
+    let mut letters = evidence.letters.iter().filter(|letter| letter.row.is_of(coordinates));
+    let published = letters.find_map(|letter| letter.published);
+    published.is_some_and(|published| evidence.gaps.iter().any(|gap| gap.from <= published && published <= gap.to))
+}
+
+/// When it was produced the topic refused what is as large as a letter, or had done so a moment before.
+fn was_refused(pointer: &Record, evidence: &Evidence) -> bool {
+    let Some(produced) = pointer.timestamp.and_then(|timestamp| u64::try_from(timestamp.0).ok()) else { return false };
+    let (now, clock) = (Instant::now(), SystemTime::now());
+    let age = clock.duration_since(UNIX_EPOCH + Duration::from_millis(produced)).unwrap_or_default();
+    let Some(produced) = now.checked_sub(age) else { return false };
+    let before = produced.checked_sub(LIFTED_WITHIN).unwrap_or(produced);
+    let mut refusals = evidence.entries.iter().filter(|entry| entry.fault == Fault::DlqRefuses);
+    refusals.any(|entry| entry.overlaps(before, produced))
 }
 
 /// The topic refused the whole letter as too large and, lifted meanwhile, took what points to its row.

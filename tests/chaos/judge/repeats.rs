@@ -1,21 +1,28 @@
 //! Notifications that the gateway accepted more than once, and whether a fault explains each.
 //!
 //! An external effect cannot be done exactly once. What was claimed and not settled when its worker was killed, stood still, or
-//! could not reach the ledger is delivered again, with the same key. Anything else is a bug.
+//! could not reach the ledger is delivered again, with the same key. What was settled is not, whatever is broken: the ledger says when
+//! each was. Anything else is a bug.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{Check, Evidence, Verdict};
+use super::{Check, Evidence, Settled, Verdict};
 use crate::chronicle::{Entry, Fault, Life, Weather};
-use crate::stage::SESSION_TIMEOUT;
+use crate::stage::WEBHOOK_TIMEOUT;
 use crate::support::gateway::Request;
 use crate::support::oracle::Identity;
 use crate::support::proxy::Mode;
 
-/// A settlement follows the answer within this time unless something keeps it from doing so.
+/// A settlement follows the answer within this time unless something keeps it from doing so, and the end of what kept it.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+/// What a worker started before it stood still reaches the gateway this much later at most.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
+/// Of a loss that happened while it heard nothing, a worker learns with its next heartbeat.
+const LEARNS_WITHIN: Duration = Duration::from_secs(3);
+/// An answer that the gateway gave this long before its connections were broken may not have arrived.
+const ON_ITS_WAY: Duration = Duration::from_millis(200);
 
 /// Why an identity was delivered once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +31,8 @@ pub enum Cause {
     Frozen,
     /// The gateway broke the connection that its answer was to take.
     AnswerLost,
+    /// The worker did not wait for the answer any more.
+    AnswerLate,
     /// It could not be settled before the partition went to another owner.
     LedgerAway,
     /// The worker lost its partitions while the delivery ran.
@@ -35,6 +44,14 @@ pub enum Cause {
 }
 
 pub type Accepted<'a> = BTreeMap<Identity, Vec<&'a Request>>;
+
+/// Two deliveries of one identity that were accepted, and its row in the ledger.
+struct Repeat<'a> {
+    first: &'a Request,
+    second: &'a Request,
+    row: Option<&'a Settled>,
+    entries: &'a [Entry],
+}
 
 /// Requests that were accepted, in the order of their answers.
 pub fn accepted(requests: &[Request]) -> Accepted<'_> {
@@ -50,76 +67,146 @@ pub fn accepted(requests: &[Request]) -> Accepted<'_> {
 }
 
 pub fn judge(evidence: &Evidence, accepted: &Accepted<'_>, verdict: &mut Verdict) {
+    let rows: BTreeMap<&Identity, &Settled> = evidence.ledger.iter().map(|row| (&row.identity, row)).collect();
     for (identity, requests) in accepted.iter().filter(|(_, requests)| requests.len() > 1) {
         for pair in requests.windows(2) {
-            match cause(pair[0], pair[1], &evidence.entries) {
-                Some(cause) => *verdict.numbers.delivered_again.entry(cause).or_default() += 1,
-                None => verdict.find(Check::NotifiedTwice, described(identity, pair)),
-            }
+            let row = rows.get(identity).copied();
+            let repeat = Repeat { first: pair[0], second: pair[1], row, entries: &evidence.entries };
+            let Some(cause) = repeat.cause() else {
+                verdict.find(Check::NotifiedTwice, format!("{identity:?} {}", repeat.described()));
+                continue;
+            };
+            *verdict.numbers.delivered_again.entry(cause).or_default() += 1;
+            verdict.numbers.settled_late += usize::from(repeat.was_settled());
         }
     }
 }
 
-fn described(identity: &Identity, pair: &[&Request]) -> String {
-    let gap = pair[1].received.saturating_duration_since(pair[0].answered.unwrap_or(pair[0].received));
-    format!("{identity:?} by {} and {gap:?} later by {}", name(pair[0]), name(pair[1]))
+impl Repeat<'_> {
+    /// The fault that kept the first worker from settling what the gateway had accepted, or the second from knowing of it.
+    fn cause(&self) -> Option<Cause> {
+        let unaware = || self.is_unaware().then_some(Cause::Unaware);
+        // Whoever claims what is settled is told so, whatever else is broken.
+        if self.was_settled() && !self.was_taken_over() {
+            return unaware();
+        }
+        self.unsettled_by().or_else(unaware)
+    }
+
+    /// Before the second delivery was asked for.
+    fn was_settled(&self) -> bool {
+        let settled = self.row.filter(|row| row.state == "d").and_then(|row| row.settled);
+        settled.is_some_and(|settled| settled < self.second.received)
+    }
+
+    /// Somebody claimed it after the first delivery was asked for and before it was settled: a claim takes nothing that is.
+    fn was_taken_over(&self) -> bool {
+        self.row.is_some_and(|row| row.claimed > self.first.received)
+    }
+
+    fn unsettled_by(&self) -> Option<Cause> {
+        let first = life_of(self.first)?;
+        let is_other = life_of(self.second)?.number != first.number;
+        let (asked, answered, until) = (self.first.received, self.answered(), self.unsettled_until(first));
+        let cause = |entry: &Entry| match entry.fault {
+            Fault::Killed { life: of, .. } => (of == first && entry.overlaps(asked, until)).then_some(Cause::Killed),
+            Fault::Frozen { life: of, .. } => (of == first && entry.overlaps(asked, until)).then_some(Cause::Frozen),
+            Fault::Terminated(of) => (of == first && entry.overlaps(asked, until)).then_some(Cause::CutOff),
+            Fault::Gateway(Weather::Down) => {
+                entry.overlaps(answered, answered + ON_ITS_WAY).then_some(Cause::AnswerLost)
+            }
+            Fault::PostgresCrashed | Fault::Locked { .. } | Fault::DatabasePath { .. } => {
+                // A worker that keeps its partition settles later, and does not deliver again.
+                (is_other && self.holds_settlement(entry, first, until)).then_some(Cause::LedgerAway)
+            }
+            Fault::BrokerKilled { .. }
+            | Fault::BrokerStopped { .. }
+            | Fault::SecondBrokerDown { .. }
+            | Fault::KafkaPath { .. } => {
+                let is_away = is_other && takes_partitions(&entry.fault, first) && entry.overlaps(asked, until);
+                is_away.then_some(Cause::KafkaAway)
+            }
+            Fault::Gateway(_) | Fault::Visits | Fault::Storm | Fault::DlqRefuses | Fault::DlqGone => None,
+        };
+        let late = (answered.saturating_duration_since(asked) >= WEBHOOK_TIMEOUT).then_some(Cause::AnswerLate);
+        self.entries.iter().filter_map(cause).chain(late).min()
+    }
+
+    fn answered(&self) -> Instant {
+        self.first.answered.unwrap_or(self.first.received)
+    }
+
+    /// Until when the first delivery may have been without settlement: a moment after its answer, or after the faults that lasted then.
+    fn unsettled_until(&self, first: Life) -> Instant {
+        let mut until = self.answered() + SETTLES_WITHIN;
+        loop {
+            let holds = |entry: &&Entry| match entry.fault {
+                Fault::Frozen { life: of, .. } => of == first && entry.overlaps(self.first.received, until),
+                _ => self.holds_settlement(entry, first, until),
+            };
+            let ends = self.entries.iter().filter(holds).map(|entry| entry.to.unwrap_or(self.second.received));
+            match ends.map(|end| end + SETTLES_WITHIN).max() {
+                Some(end) if end > until => until = end,
+                _ => break,
+            }
+        }
+        // What it was that let another one claim it came before that claim.
+        let claimed = self.row.map(|row| row.claimed).filter(|_| self.was_settled());
+        until.min(self.second.received).min(claimed.unwrap_or(until)).max(self.first.received)
+    }
+
+    /// The settlement could not be written, or the answer to it not arrive.
+    fn holds_settlement(&self, entry: &Entry, first: Life, until: Instant) -> bool {
+        let is_in_its_way = match &entry.fault {
+            Fault::PostgresCrashed => true,
+            Fault::Locked { table } => SETTLED_IN.contains(table),
+            Fault::DatabasePath { slot, .. } => Some(*slot) == first.slot,
+            _ => false,
+        };
+        let answered = self.answered();
+        is_in_its_way && entry.overlaps(answered.checked_sub(SETTLES_WITHIN).unwrap_or(answered), until)
+    }
+
+    /// Kafka gives partitions away a session after the last it heard; whoever heard nothing himself learns that a little later.
+    fn is_unaware(&self) -> bool {
+        let (Some(first), Some(second)) = (life_of(self.first), life_of(self.second)) else { return false };
+        let asked = self.second.received;
+        let is_recent = |entry: &Entry, within| entry.overlaps(asked.checked_sub(within).unwrap_or(asked), asked);
+        first.number != second.number
+            && self.entries.iter().any(|entry| match &entry.fault {
+                Fault::Frozen { life: of, .. } => *of == second && is_recent(entry, ARRIVES_WITHIN),
+                Fault::KafkaPath { .. } => takes_partitions(&entry.fault, second) && is_recent(entry, LEARNS_WITHIN),
+                _ => false,
+            })
+    }
+
+    fn described(&self) -> String {
+        let since = |past: Instant| format!("{:.3} s before", (self.second.received - past).as_secs_f64());
+        let settled = match self.row.and_then(|row| Some((row.claimed, row.settled?))) {
+            Some((claimed, settled)) if self.was_settled() => {
+                format!("it was claimed {}, settled {}", since(claimed.min(self.second.received)), since(settled))
+            }
+            _ => "it was not settled".to_owned(),
+        };
+        let (first, second) = (name(self.first), name(self.second));
+        format!("by {first}, answered {}, and by {second}; {settled}", since(self.answered().min(self.second.received)))
+    }
+}
+
+/// The tables that a settlement writes to: of a locked one it has to wait.
+const SETTLED_IN: [&str; 3] = ["processed_orders", "parked_events", "dead_letters"];
+
+/// Whether Kafka may take this worker for gone. One broker of three is, for a while, who says so.
+fn takes_partitions(fault: &Fault, of: Life) -> bool {
+    match fault {
+        Fault::BrokerKilled { .. } | Fault::BrokerStopped { .. } | Fault::SecondBrokerDown { .. } => true,
+        Fault::KafkaPath { slot, mode } => Some(*slot) == of.slot && !matches!(mode, Mode::Pass | Mode::Slow(_)),
+        _ => false,
+    }
 }
 
 fn name(request: &Request) -> String {
     life_of(request).map_or_else(|| request.path.clone(), |life| life.to_string())
-}
-
-/// The fault that kept the first worker from settling what the gateway had accepted.
-fn cause(first: &Request, second: &Request, entries: &[Entry]) -> Option<Cause> {
-    let Life { number: life, slot } = life_of(first)?;
-    let until = unsettled_until(first, second, slot, life, entries);
-    let during = |entry: &&Entry| entry.overlaps(first.received, until);
-    let causes = entries.iter().filter(during).filter_map(|entry| cause_of(&entry.fault, life, slot));
-    causes.min().or_else(|| is_unaware(second, entries).then_some(Cause::Unaware))
-}
-
-/// Kafka gives partitions away a session after the last it heard; whoever heard nothing himself learns that a little later.
-fn is_unaware(second: &Request, entries: &[Entry]) -> bool {
-    let Some(Life { number, slot }) = life_of(second) else { return false };
-    let before = second.received.checked_sub(SESSION_TIMEOUT * 2).unwrap_or(second.received);
-    entries
-        .iter()
-        .filter(|entry| entry.overlaps(before, second.received))
-        .any(|entry| matches!(cause_of(&entry.fault, number, slot), Some(Cause::Frozen | Cause::KafkaAway)))
-}
-
-fn cause_of(fault: &Fault, life: usize, of_slot: Option<usize>) -> Option<Cause> {
-    match fault {
-        Fault::Killed(of) => (of.number == life).then_some(Cause::Killed),
-        Fault::Frozen(of) => (of.number == life).then_some(Cause::Frozen),
-        Fault::Terminated(of) => (of.number == life).then_some(Cause::CutOff),
-        Fault::Gateway(Weather::Down | Weather::Resets) => Some(Cause::AnswerLost),
-        Fault::Gateway(Weather::Status(_) | Weather::Slow(_) | Weather::Hangs | Weather::Flickers)
-        | Fault::DlqRefuses => None,
-        Fault::PostgresCrashed | Fault::Locked { .. } => Some(Cause::LedgerAway),
-        Fault::DatabasePath { slot, .. } => (Some(*slot) == of_slot).then_some(Cause::LedgerAway),
-        Fault::BrokerKilled { .. } | Fault::BrokerStopped { .. } => Some(Cause::KafkaAway),
-        Fault::KafkaPath { slot, mode } => {
-            (Some(*slot) == of_slot && !matches!(mode, Mode::Pass)).then_some(Cause::KafkaAway)
-        }
-    }
-}
-
-/// Until when the first delivery may have been without settlement: a moment after its answer, or after the faults that lasted then.
-fn unsettled_until(first: &Request, second: &Request, slot: Option<usize>, life: usize, entries: &[Entry]) -> Instant {
-    let mut until = first.answered.unwrap_or(first.received) + SETTLES_WITHIN;
-    loop {
-        let holds = |entry: &&Entry| {
-            let holding = cause_of(&entry.fault, life, slot)
-                .is_some_and(|cause| matches!(cause, Cause::LedgerAway | Cause::Frozen));
-            holding && entry.overlaps(first.received, until)
-        };
-        let held = entries.iter().filter(holds).map(|entry| entry.to.unwrap_or(second.received) + SETTLES_WITHIN).max();
-        match held {
-            Some(held) if held > until => until = held,
-            _ => return until.min(second.received.max(first.received)),
-        }
-    }
 }
 
 /// Each worker calls the gateway by an address of its own.
@@ -133,6 +220,7 @@ impl fmt::Display for Cause {
             Self::Killed => "worker killed",
             Self::Frozen => "worker frozen",
             Self::AnswerLost => "answer lost",
+            Self::AnswerLate => "answer late",
             Self::LedgerAway => "ledger out of reach",
             Self::KafkaAway => "partition lost",
             Self::CutOff => "drain cut off",

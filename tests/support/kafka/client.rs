@@ -84,6 +84,26 @@ impl Kafka {
         }
     }
 
+    /// Whether the topic is not there afterwards, as far as the brokers say.
+    pub async fn try_delete_topic(&self, name: &str) -> bool {
+        let deleted = self.admin().delete_topics(&[name], &AdminOptions::new()).await;
+        let is_gone = |result: &Result<_, _>| {
+            matches!(
+                result,
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))
+            )
+        };
+        deleted.is_ok_and(|results| results.iter().all(is_gone))
+    }
+
+    /// Whether the topic is there afterwards, as far as the brokers say.
+    pub async fn try_create_topic(&self, name: &str, partitions: i32) -> bool {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        let created = self.admin().create_topics([&topic], &AdminOptions::new()).await;
+        let is_there = |result: &Result<_, _>| matches!(result, Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)));
+        created.is_ok_and(|results| results.iter().all(is_there))
+    }
+
     /// Removes what is before this offset in every partition, as retention does.
     pub async fn delete_records_before(&self, name: &str, offset: Offset) {
         let mut list = TopicPartitionList::new();
@@ -151,6 +171,11 @@ impl Kafka {
 
     /// All records of the topic, by partition and offset.
     pub async fn records(&self, topic: &str) -> Vec<Record> {
+        self.try_records(topic).await.expect("Kafka answers")
+    }
+
+    /// As [`Kafka::records`], of brokers that may be away.
+    pub async fn try_records(&self, topic: &str) -> Result<Vec<Record>, KafkaError> {
         let config =
             self.config(&[("group.id", "unused"), ("enable.auto.commit", "false"), ("enable.partition.eof", "true")]);
         let topic = topic.to_owned();
@@ -272,20 +297,21 @@ fn send(producer: &BaseProducer<Acknowledgements>, topic: &str, index: usize, re
     }
 }
 
-fn read_all(consumer: &BaseConsumer, topic: &str) -> Vec<Record> {
-    let list = all_partitions(consumer, topic, KafkaOffset::Beginning).unwrap();
-    consumer.assign(&list).unwrap();
+fn read_all(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Record>, KafkaError> {
+    let list = all_partitions(consumer, topic, KafkaOffset::Beginning)?;
+    consumer.assign(&list)?;
     let mut open = list.count();
     let mut records = Vec::new();
     while open > 0 {
-        match consumer.poll(SOON).expect("Kafka answers") {
-            Ok(message) => records.push(to_record(&message)),
-            Err(KafkaError::PartitionEOF(_)) => open -= 1,
-            Err(error) => panic!("cannot read {topic}: {error}"),
+        match consumer.poll(SOON) {
+            Some(Ok(message)) => records.push(to_record(&message)),
+            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            Some(Err(error)) => return Err(error),
+            None => return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)),
         }
     }
     records.sort_by_key(|record: &Record| record.coordinates);
-    records
+    Ok(records)
 }
 
 fn all_partitions(consumer: &BaseConsumer, topic: &str, offset: KafkaOffset) -> Result<TopicPartitionList, KafkaError> {
