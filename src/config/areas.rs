@@ -223,7 +223,7 @@ pub struct Limits {
     pub bytes: usize,
     /// Records parked in the database, of the partitions of one worker, from which on far retries wait in memory instead, up to half
     /// of `records` and `bytes`. Beyond that partitions pause, but for one fetch now and then, so that it shows whether the channel works.
-    #[schemars(range(min = 1_000, max = 1_000_000_000))]
+    #[schemars(range(min = 100, max = 1_000_000_000))]
     pub parked_records: u64,
 }
 

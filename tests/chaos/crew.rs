@@ -1,5 +1,6 @@
 //! The workers: started, killed, frozen, told to end, and started again as an orchestrator would.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -24,6 +25,7 @@ const END_LIMIT: Duration = Duration::from_secs(45);
 const READY_LIMIT: Duration = Duration::from_mins(1);
 /// Counters are read one after another while they count: several looks are needed for one that closes.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How many visitors a storm has at a time.
 const STORM: usize = 3;
 /// The exit code of a worker that refuses to start over what it found.
@@ -69,10 +71,20 @@ pub struct Record {
     /// Told to end, and not all that ran could end in time.
     pub ended_cut_off: usize,
     pub looks: usize,
+    /// The last numbers of each process.
+    pub counted: BTreeMap<Life, Counted>,
     pub open_accounts: Vec<String>,
     pub violations: Vec<String>,
     /// Ends that nobody asked for, and ends that did not come.
     pub bad_ends: Vec<String>,
+}
+
+/// What a process told of parking.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    pub at: Instant,
+    pub parked: usize,
+    pub settled: usize,
 }
 
 /// One process and who it is.
@@ -240,6 +252,9 @@ impl<'a> Crew<'a> {
 
     async fn visits(&self, mut rng: Rng, count: usize) {
         for _ in 0..count {
+            if *self.calm.borrow() {
+                return;
+            }
             let running = self.start(None);
             let stay = Duration::from_millis(rng.u64(1_500..7_000));
             match self.watch(&running, stay).await {
@@ -261,11 +276,33 @@ impl<'a> Crew<'a> {
                 sleep(Duration::from_millis(100)).await;
             }
         };
+        let counting = async {
+            loop {
+                sleep(COUNT_EVERY).await;
+                let _ = timeout(COUNT_EVERY, self.count(running)).await;
+            }
+        };
         tokio::select! {
             () = sleep(time) => Seen::Due,
+            () = counting => Seen::Due,
             _ = calm.wait_for(|calm| *calm) => Seen::Calm,
             code = ended => Seen::Ended(code),
         }
+    }
+
+    /// What it says of parking, for the time when it cannot be asked any more.
+    pub async fn count(&self, running: &Running) {
+        let at = Instant::now();
+        if let Ok((200, text)) = running.worker.get("/metrics").await {
+            self.note_counts(running.life, at, &Metrics::parse(&text));
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
+    fn note_counts(&self, life: Life, at: Instant, metrics: &Metrics) {
+        let parked = metrics.sum("herald_records_total", &[("outcome", "parked")]) as usize;
+        let settled = metrics.sum("herald_parked_settled_total", &[]) as usize;
+        self.record.lock().unwrap().counted.insert(life, Counted { at, parked, settled });
     }
 
     /// Waits until it is ready. What refused to start for a fault that was there then is started again.
@@ -342,8 +379,10 @@ impl<'a> Crew<'a> {
         let start = Instant::now();
         let mut seen = "no answer".to_owned();
         while start.elapsed() < LOOK_LIMIT && running.worker.exit_status().is_none() {
+            let at = Instant::now();
             if let Ok((200, text)) = running.worker.get("/metrics").await {
                 let metrics = Metrics::parse(&text);
+                self.note_counts(running.life, at, &metrics);
                 let violated = metrics.sum("herald_invariant_violations_total", &[]);
                 if violated > 0.0 {
                     let told = format!("{}: {violated} violations", running.life);

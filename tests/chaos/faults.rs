@@ -79,7 +79,7 @@ pub struct Gap {
 impl Track<'_> {
     /// Waits for a random time of whole parts; what is broken then. `None` when the run is over.
     async fn next<T: Clone>(&mut self, bag: &mut Bag<T>, pause: Range<u64>) -> Option<Next<T>> {
-        let limit = bag.share(self.until) * 2 / 5;
+        let limit = bag.share(self.until) / 5 * 2;
         let pause = self.seconds(pause).min(limit);
         (!self.lasts(pause).await).then(|| Next { kind: bag.draw(&mut self.rng), limit })
     }

@@ -1,8 +1,10 @@
 //! Compares what was produced with what the gateway, the ledger and the DLQ topic have.
 
 pub mod letters;
+pub mod parking;
 mod repeats;
 mod stored;
+mod uncertain;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,7 +12,6 @@ use std::time::{Duration, Instant};
 use herald::core::record::{Coordinates, Offset, Partition, Record};
 use sqlx::PgPool;
 
-use crate::Ordering;
 use crate::chronicle::{Entry, Fault, Kind, Life};
 use crate::content::{Fate, NUMBER_HEADER, Planned};
 use crate::crew;
@@ -20,8 +21,10 @@ use crate::stage::WEBHOOK_TIMEOUT;
 use crate::support::gateway::Request;
 use crate::support::oracle::{self, Identity};
 use crate::support::orders::Produced;
+use crate::{Ordering, Semantics};
 
 pub use letters::Letter;
+pub use parking::Parking;
 pub use repeats::Cause;
 
 /// All that the verdict rests on.
@@ -35,11 +38,13 @@ pub struct Evidence {
     pub letters: Vec<Letter>,
     /// What the DLQ topic holds, and what it held before it was deleted.
     pub published: Vec<Record>,
-    /// When it was not there.
+    pub parking: Vec<parking::Change>,
+    /// When the DLQ topic was not there.
     pub gaps: Vec<Gap>,
     pub entries: Vec<Entry>,
     pub crew: crew::Record,
     pub ordering: Ordering,
+    pub semantics: Semantics,
     /// Long enough for everything to happen.
     pub is_long: bool,
     /// What was still to do when the time to recover was over.
@@ -103,7 +108,11 @@ pub struct Numbers {
     pub delivered_again: BTreeMap<Cause, usize>,
     /// Of these, settled by the first worker after another had claimed it.
     pub settled_late: usize,
+    /// At most once: identities whose effect is unknown, and of these such that the gateway was never asked for.
+    pub uncertain_ends: usize,
+    pub uncertain_untold: usize,
     pub compared_in_order: usize,
+    pub parking: Parking,
     pub faults: BTreeMap<Kind, usize>,
     /// Kills of workers that the gateway owed an answer.
     pub killed_while_delivering: usize,
@@ -180,6 +189,8 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     let known = known(evidence, &mut verdict);
     count(evidence, &known, &mut verdict);
     judge_notifications(evidence, &known, &mut verdict);
+    uncertain::judge(evidence, &mut verdict);
+    parking::judge(evidence, &mut verdict);
     letters::judge(evidence, &known, &mut verdict);
     verdict.find_all(Check::Accounts, evidence.crew.open_accounts.iter().cloned());
     verdict.find_all(Check::Invariants, evidence.crew.violations.iter().cloned());
@@ -197,7 +208,11 @@ fn judge_exercise(evidence: &Evidence, verdict: &mut Verdict) {
         ("dead letters".to_owned(), numbers.dead.len()),
         ("compared in order".to_owned(), numbers.compared_in_order),
         ("looks".to_owned(), numbers.crew.looks),
+        ("parked".to_owned(), numbers.parking.told_parked),
     ];
+    if evidence.semantics == Semantics::AtMostOnce {
+        shown.push(("uncertain".to_owned(), numbers.uncertain_ends));
+    }
     if evidence.is_long {
         shown.push(("kills while delivering".to_owned(), numbers.killed_while_delivering));
         shown.extend(numbers.faults.iter().map(|((part, what), count)| (format!("{part}: {what}"), *count)));
@@ -294,15 +309,17 @@ fn judge_notifications(evidence: &Evidence, known: &[Known<'_>], verdict: &mut V
     let expected: BTreeSet<&Identity> =
         of_fate(known, Fate::Notified).filter_map(|planned| planned.identity.as_ref()).collect();
     let accepted = repeats::accepted(&evidence.requests);
+    let uncertain = uncertain::identities(evidence);
     verdict.numbers.notified = expected.iter().filter(|identity| accepted.contains_key(**identity)).count();
-    for identity in &expected {
+    for identity in expected.iter().filter(|identity| !uncertain.contains(**identity)) {
         if !accepted.contains_key(*identity) {
             verdict.find(Check::Lost, format!("{identity:?} was never accepted by the gateway"));
         }
     }
     let done: BTreeSet<&Identity> =
         evidence.ledger.iter().filter(|row| row.state == "d").map(|row| &row.identity).collect();
-    for identity in expected.iter().filter(|identity| !done.contains(**identity)) {
+    let is_unfinished = |identity: &&Identity| !done.contains(identity) && !uncertain.contains(identity);
+    for identity in expected.iter().copied().filter(is_unfinished) {
         verdict.find(Check::Lost, format!("{identity:?} is not done in the ledger"));
     }
     for identity in accepted.keys().filter(|identity| !expected.contains(identity)) {

@@ -51,6 +51,12 @@ pub struct Arguments {
     /// The group's protocol. From the seed unless given.
     #[arg(long)]
     protocol: Option<Protocol>,
+    /// What is done about deliveries of unknown effect.
+    #[arg(long, default_value = "at_least_once")]
+    semantics: Semantics,
+    /// The worker's limit of parked records. From the seed unless given: some runs have a low one.
+    #[arg(long)]
+    parked_records: Option<u64>,
     /// One JSON object on standard output instead of the table.
     #[arg(long)]
     json: bool,
@@ -70,6 +76,17 @@ pub enum Protocol {
     Consumer,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Semantics {
+    AtLeastOnce,
+    AtMostOnce,
+}
+
+/// Soon reached when the gateway is in trouble.
+const FEW_PARKED: u64 = 100;
+const MANY_PARKED: u64 = 1_000_000;
+
 impl Arguments {
     fn seed(&self) -> u64 {
         self.seed.expect("set at the start")
@@ -85,6 +102,11 @@ impl Arguments {
         self.ordering.unwrap_or(of_seed)
     }
 
+    fn parked_records(&self) -> u64 {
+        let of_seed = if self.seed() % 4 == 1 { FEW_PARKED } else { MANY_PARKED };
+        self.parked_records.unwrap_or(of_seed)
+    }
+
     fn protocol(&self) -> Protocol {
         let of_seed = if self.seed() % 3 == 2 { Protocol::Consumer } else { Protocol::Classic };
         self.protocol.unwrap_or(of_seed)
@@ -96,6 +118,15 @@ impl Ordering {
         match self {
             Self::OrderId => "order_id",
             Self::UserId => "user_id",
+        }
+    }
+}
+
+impl Semantics {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::AtLeastOnce => "at_least_once",
+            Self::AtMostOnce => "at_most_once",
         }
     }
 }

@@ -6,9 +6,9 @@ use std::fmt::Display;
 use herald::cli::output::Style;
 use serde_json::json;
 
-use crate::Arguments;
 use crate::chronicle::KINDS;
 use crate::judge::{Check, Numbers, Verdict};
+use crate::{Arguments, Semantics};
 
 /// Findings of one kind that are told in full.
 const SHOWN: usize = 10;
@@ -16,11 +16,14 @@ const FAULTS_IN_A_LINE: usize = 5;
 
 pub fn heading(arguments: &Arguments) -> String {
     format!(
-        "herald chaos · seed {} · {} min · 3 brokers, PostgreSQL, 3 workers · order by {}, group protocol {}\n",
+        "herald chaos · seed {} · {} min · 3 brokers, PostgreSQL, 3 workers\n\
+         order by {}, group protocol {}, {}, at most {} parked\n",
         arguments.seed(),
         arguments.minutes,
         arguments.ordering().as_str(),
         arguments.protocol().as_str(),
+        arguments.semantics.as_str(),
+        arguments.parked_records(),
     )
 }
 
@@ -85,6 +88,19 @@ fn happened(numbers: &Numbers) -> Vec<String> {
         row("dead letters", numbers.dead.values().sum(), &list(numbers.dead.iter())),
         row("delivered again", numbers.delivered_again.values().sum(), &list(numbers.delivered_again.iter())),
         row("settled late", numbers.settled_late, "of these, after another worker had claimed it"),
+        row(
+            "parked",
+            numbers.parking.parked,
+            &format!(
+                "and {} removed; the workers' last numbers tell of {} and {}",
+                numbers.parking.removed, numbers.parking.told_parked, numbers.parking.told_settled
+            ),
+        ),
+        row(
+            "uncertain",
+            numbers.uncertain_ends,
+            &format!("of unknown effect, left to an operator; {} never asked for", numbers.uncertain_untold),
+        ),
     ]);
     lines
 }
@@ -154,7 +170,15 @@ fn list<'a, K: Display + 'a>(counts: impl Iterator<Item = (&'a K, &'a usize)>) -
 }
 
 fn repeat(arguments: &Arguments) -> String {
-    format!("make chaos MINUTES={} SEED={}", arguments.minutes, arguments.seed())
+    let command = format!("make chaos MINUTES={} SEED={}", arguments.minutes, arguments.seed());
+    let mut others = Vec::new();
+    if arguments.semantics != Semantics::AtLeastOnce {
+        others.push(format!("--semantics {}", arguments.semantics.as_str()));
+    }
+    if let Some(limit) = arguments.parked_records {
+        others.push(format!("--parked-records {limit}"));
+    }
+    if others.is_empty() { command } else { format!("{command} ARGS=\"{}\"", others.join(" ")) }
 }
 
 fn as_json(arguments: &Arguments, verdict: &Verdict) -> serde_json::Value {
@@ -172,6 +196,8 @@ fn as_json(arguments: &Arguments, verdict: &Verdict) -> serde_json::Value {
         "minutes": arguments.minutes,
         "ordering": arguments.ordering().as_str(),
         "protocol": arguments.protocol().as_str(),
+        "semantics": arguments.semantics.as_str(),
+        "parked_records": arguments.parked_records(),
         "clean": verdict.is_clean(),
         "faults": by_part(numbers)
             .into_iter()
@@ -200,6 +226,14 @@ fn as_json(arguments: &Arguments, verdict: &Verdict) -> serde_json::Value {
         "letters_as_pointers": numbers.pointers,
         "delivered_again": numbers.delivered_again.iter().map(|(cause, count)| (cause.to_string(), *count)).collect::<BTreeMap<_, _>>(),
         "settled_late": numbers.settled_late,
+        "parking": {
+            "parked": numbers.parking.parked,
+            "removed": numbers.parking.removed,
+            "told_parked": numbers.parking.told_parked,
+            "told_settled": numbers.parking.told_settled,
+        },
+        "uncertain_ends": numbers.uncertain_ends,
+        "uncertain_never_asked_for": numbers.uncertain_untold,
         "compared_in_order": numbers.compared_in_order,
         "recovered_in_seconds": numbers.recovered_in.as_secs_f64(),
         "findings": checks,

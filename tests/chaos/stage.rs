@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::Arguments;
 use crate::chronicle::Life;
+use crate::judge;
 use crate::support::gateway::{Answer, Gateway};
 use crate::support::kafka::{Cluster, Kafka};
 use crate::support::postgres;
@@ -66,6 +67,7 @@ impl Stage {
         }
         let setups = Setups::new(arguments, &cluster, &database_ways, &direct, &gateway);
         let database = PgPoolOptions::new().max_connections(4).connect_lazy_with(direct);
+        judge::parking::note(&database).await;
         Self { cluster, postgres, gateway, database_ways, database, kafka, setups }
     }
 }
@@ -114,6 +116,7 @@ impl Setups {
 fn common(arguments: &Arguments) -> WorkerSetup {
     let seconds = |time: Duration| format!("{}s", time.as_secs());
     let (session_timeout, webhook_timeout) = (seconds(SESSION_TIMEOUT), seconds(WEBHOOK_TIMEOUT));
+    let parked_records = arguments.parked_records().to_string();
     [
         ("HERALD_KAFKA__TOPIC", TOPIC),
         ("HERALD_KAFKA__GROUP", GROUP),
@@ -135,6 +138,8 @@ fn common(arguments: &Arguments) -> WorkerSetup {
         ("HERALD_BREAKER__INITIAL_WAIT", "200ms"),
         ("HERALD_BREAKER__MAX_WAIT", "2s"),
         ("HERALD_LIMITS__RECORDS", "500"),
+        ("HERALD_LIMITS__PARKED_RECORDS", &parked_records),
+        ("HERALD_NOTIFICATION__SEMANTICS", arguments.semantics.as_str()),
     ]
     .into_iter()
     .fold(WorkerSetup::empty(), |setup, (name, value)| setup.with(name, value))

@@ -7,7 +7,7 @@ use herald::core::failure::Reason;
 use herald::core::record::{Coordinates, Offset, Partition, Record};
 use sqlx::PgPool;
 
-use super::{Check, Evidence, Known, Verdict, ago, stored};
+use super::{Check, Evidence, Known, Verdict, ago, stored, uncertain};
 use crate::chronicle::Fault;
 use crate::content::Fate;
 use crate::support::letters::{Row, rows};
@@ -50,6 +50,17 @@ pub fn judge(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
             && planned.identity.as_ref().is_some_and(|identity| is_duplicate(evidence, known, record, identity));
         if !ended_with_another {
             expected.insert(record.coordinates, (record, reason));
+        }
+    }
+    let uncertain = uncertain::identities(evidence);
+    let is_letter = |record: &Record| {
+        let mut letters = evidence.letters.iter().filter(|letter| letter.row.reason == Reason::Uncertain.as_str());
+        letters.any(|letter| letter.row.is_of(record.coordinates))
+    };
+    for Known { record, planned } in known {
+        // Whatever would have become of it. Of several copies the one that was delivered.
+        if planned.identity.as_ref().is_some_and(|identity| uncertain.contains(identity)) && is_letter(record) {
+            expected.insert(record.coordinates, (record, Reason::Uncertain.as_str()));
         }
     }
     judge_rows(evidence, &expected, verdict);

@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{Check, Evidence, Settled, Verdict};
+use crate::Semantics;
 use crate::chronicle::{Entry, Fault, Life, Weather};
 use crate::stage::WEBHOOK_TIMEOUT;
 use crate::support::gateway::Request;
@@ -47,10 +48,15 @@ pub type Accepted<'a> = BTreeMap<Identity, Vec<&'a Request>>;
 
 /// Two deliveries of one identity that were accepted, and its row in the ledger.
 struct Repeat<'a> {
-    first: &'a Request,
+    first: Delivery<'a>,
     second: &'a Request,
     row: Option<&'a Settled>,
-    entries: &'a [Entry],
+}
+
+/// A request, and what was broken meanwhile.
+pub struct Delivery<'a> {
+    pub request: &'a Request,
+    pub entries: &'a [Entry],
 }
 
 /// Requests that were accepted, in the order of their answers.
@@ -70,8 +76,12 @@ pub fn judge(evidence: &Evidence, accepted: &Accepted<'_>, verdict: &mut Verdict
     let rows: BTreeMap<&Identity, &Settled> = evidence.ledger.iter().map(|row| (&row.identity, row)).collect();
     for (identity, requests) in accepted.iter().filter(|(_, requests)| requests.len() > 1) {
         for pair in requests.windows(2) {
+            if evidence.semantics == Semantics::AtMostOnce {
+                verdict.find(Check::NotifiedTwice, format!("{identity:?} was accepted twice"));
+            }
             let row = rows.get(identity).copied();
-            let repeat = Repeat { first: pair[0], second: pair[1], row, entries: &evidence.entries };
+            let first = Delivery { request: pair[0], entries: &evidence.entries };
+            let repeat = Repeat { first, second: pair[1], row };
             let Some(cause) = repeat.cause() else {
                 verdict.find(Check::NotifiedTwice, format!("{identity:?} {}", repeat.described()));
                 continue;
@@ -90,7 +100,11 @@ impl Repeat<'_> {
         if self.was_settled() && !self.was_taken_over() {
             return unaware();
         }
-        self.unsettled_by().or_else(unaware)
+        let is_other = life_of(self.second)?.number != life_of(self.first.request)?.number;
+        // What let another one claim it came before that claim.
+        let claimed = self.row.map(|row| row.claimed).filter(|_| self.was_settled());
+        let end = claimed.map_or(self.second.received, |claimed| claimed.min(self.second.received));
+        self.first.unsettled_by(end, is_other).or_else(unaware)
     }
 
     /// Before the second delivery was asked for.
@@ -101,29 +115,59 @@ impl Repeat<'_> {
 
     /// Somebody claimed it after the first delivery was asked for and before it was settled: a claim takes nothing that is.
     fn was_taken_over(&self) -> bool {
-        self.row.is_some_and(|row| row.claimed > self.first.received)
+        self.row.is_some_and(|row| row.claimed > self.first.request.received)
     }
 
-    fn unsettled_by(&self) -> Option<Cause> {
-        let first = life_of(self.first)?;
-        let is_other = life_of(self.second)?.number != first.number;
-        let (asked, answered, until) = (self.first.received, self.answered(), self.unsettled_until(first));
+    /// Kafka gives partitions away a session after the last it heard; whoever heard nothing himself learns that a little later.
+    fn is_unaware(&self) -> bool {
+        let (Some(first), Some(second)) = (life_of(self.first.request), life_of(self.second)) else { return false };
+        let asked = self.second.received;
+        let is_recent = |entry: &Entry, within| entry.overlaps(asked.checked_sub(within).unwrap_or(asked), asked);
+        first.number != second.number
+            && self.first.entries.iter().any(|entry| match &entry.fault {
+                Fault::Frozen { life: of, .. } => *of == second && is_recent(entry, ARRIVES_WITHIN),
+                Fault::KafkaPath { .. } => takes_partitions(&entry.fault, second) && is_recent(entry, LEARNS_WITHIN),
+                _ => false,
+            })
+    }
+
+    fn described(&self) -> String {
+        let since = |past: Instant| {
+            let seconds = self.second.received.saturating_duration_since(past).as_secs_f64();
+            format!("{seconds:.3} s before")
+        };
+        let settled = match self.row.and_then(|row| Some((row.claimed, row.settled?))) {
+            Some((claimed, settled)) if self.was_settled() => {
+                format!("it was claimed {}, settled {}", since(claimed), since(settled))
+            }
+            _ => "it was not settled".to_owned(),
+        };
+        let (first, second) = (name(self.first.request), name(self.second));
+        format!("by {first}, answered {}, and by {second}; {settled}", since(self.first.answered()))
+    }
+}
+
+impl Delivery<'_> {
+    /// What kept the worker from writing down how it ended, before this time: whether another one went on, or the same.
+    pub fn unsettled_by(&self, end: Instant, is_other: bool) -> Option<Cause> {
+        let life = life_of(self.request)?;
+        let (asked, answered, until) = (self.request.received, self.answered(), self.unsettled_until(life, end));
         let cause = |entry: &Entry| match entry.fault {
-            Fault::Killed { life: of, .. } => (of == first && entry.overlaps(asked, until)).then_some(Cause::Killed),
-            Fault::Frozen { life: of, .. } => (of == first && entry.overlaps(asked, until)).then_some(Cause::Frozen),
-            Fault::Terminated(of) => (of == first && entry.overlaps(asked, until)).then_some(Cause::CutOff),
+            Fault::Killed { life: of, .. } => (of == life && entry.overlaps(asked, until)).then_some(Cause::Killed),
+            Fault::Frozen { life: of, .. } => (of == life && entry.overlaps(asked, until)).then_some(Cause::Frozen),
+            Fault::Terminated(of) => (of == life && entry.overlaps(asked, until)).then_some(Cause::CutOff),
             Fault::Gateway(Weather::Down) => {
                 entry.overlaps(answered, answered + ON_ITS_WAY).then_some(Cause::AnswerLost)
             }
             Fault::PostgresCrashed | Fault::Locked { .. } | Fault::DatabasePath { .. } => {
                 // A worker that keeps its partition settles later, and does not deliver again.
-                (is_other && self.holds_settlement(entry, first, until)).then_some(Cause::LedgerAway)
+                (is_other && self.holds_settlement(entry, life, until)).then_some(Cause::LedgerAway)
             }
             Fault::BrokerKilled { .. }
             | Fault::BrokerStopped { .. }
             | Fault::SecondBrokerDown { .. }
             | Fault::KafkaPath { .. } => {
-                let is_away = is_other && takes_partitions(&entry.fault, first) && entry.overlaps(asked, until);
+                let is_away = is_other && takes_partitions(&entry.fault, life) && entry.overlaps(asked, until);
                 is_away.then_some(Cause::KafkaAway)
             }
             Fault::Gateway(_) | Fault::Visits | Fault::Storm | Fault::DlqRefuses | Fault::DlqGone => None,
@@ -133,63 +177,35 @@ impl Repeat<'_> {
     }
 
     fn answered(&self) -> Instant {
-        self.first.answered.unwrap_or(self.first.received)
+        self.request.answered.unwrap_or(self.request.received)
     }
 
-    /// Until when the first delivery may have been without settlement: a moment after its answer, or after the faults that lasted then.
-    fn unsettled_until(&self, first: Life) -> Instant {
+    /// Until when it may have been without settlement: a moment after its answer, or after the faults that lasted then.
+    fn unsettled_until(&self, life: Life, end: Instant) -> Instant {
         let mut until = self.answered() + SETTLES_WITHIN;
         loop {
             let holds = |entry: &&Entry| match entry.fault {
-                Fault::Frozen { life: of, .. } => of == first && entry.overlaps(self.first.received, until),
-                _ => self.holds_settlement(entry, first, until),
+                Fault::Frozen { life: of, .. } => of == life && entry.overlaps(self.request.received, until),
+                _ => self.holds_settlement(entry, life, until),
             };
-            let ends = self.entries.iter().filter(holds).map(|entry| entry.to.unwrap_or(self.second.received));
+            let ends = self.entries.iter().filter(holds).map(|entry| entry.to.unwrap_or(end));
             match ends.map(|end| end + SETTLES_WITHIN).max() {
-                Some(end) if end > until => until = end,
-                _ => break,
+                Some(later) if later > until => until = later,
+                _ => return until.min(end).max(self.request.received),
             }
         }
-        // What it was that let another one claim it came before that claim.
-        let claimed = self.row.map(|row| row.claimed).filter(|_| self.was_settled());
-        until.min(self.second.received).min(claimed.unwrap_or(until)).max(self.first.received)
     }
 
     /// The settlement could not be written, or the answer to it not arrive.
-    fn holds_settlement(&self, entry: &Entry, first: Life, until: Instant) -> bool {
+    fn holds_settlement(&self, entry: &Entry, life: Life, until: Instant) -> bool {
         let is_in_its_way = match &entry.fault {
             Fault::PostgresCrashed => true,
             Fault::Locked { table } => SETTLED_IN.contains(table),
-            Fault::DatabasePath { slot, .. } => Some(*slot) == first.slot,
+            Fault::DatabasePath { slot, .. } => Some(*slot) == life.slot,
             _ => false,
         };
         let answered = self.answered();
         is_in_its_way && entry.overlaps(answered.checked_sub(SETTLES_WITHIN).unwrap_or(answered), until)
-    }
-
-    /// Kafka gives partitions away a session after the last it heard; whoever heard nothing himself learns that a little later.
-    fn is_unaware(&self) -> bool {
-        let (Some(first), Some(second)) = (life_of(self.first), life_of(self.second)) else { return false };
-        let asked = self.second.received;
-        let is_recent = |entry: &Entry, within| entry.overlaps(asked.checked_sub(within).unwrap_or(asked), asked);
-        first.number != second.number
-            && self.entries.iter().any(|entry| match &entry.fault {
-                Fault::Frozen { life: of, .. } => *of == second && is_recent(entry, ARRIVES_WITHIN),
-                Fault::KafkaPath { .. } => takes_partitions(&entry.fault, second) && is_recent(entry, LEARNS_WITHIN),
-                _ => false,
-            })
-    }
-
-    fn described(&self) -> String {
-        let since = |past: Instant| format!("{:.3} s before", (self.second.received - past).as_secs_f64());
-        let settled = match self.row.and_then(|row| Some((row.claimed, row.settled?))) {
-            Some((claimed, settled)) if self.was_settled() => {
-                format!("it was claimed {}, settled {}", since(claimed.min(self.second.received)), since(settled))
-            }
-            _ => "it was not settled".to_owned(),
-        };
-        let (first, second) = (name(self.first), name(self.second));
-        format!("by {first}, answered {}, and by {second}; {settled}", since(self.answered().min(self.second.received)))
     }
 }
 
