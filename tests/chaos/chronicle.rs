@@ -167,6 +167,10 @@ impl Chronicle {
 }
 
 impl Entry {
+    pub fn lasts(&self, time: Duration) -> bool {
+        self.to.is_none_or(|to| to - self.from >= time)
+    }
+
     pub fn overlaps(&self, from: Instant, to: Instant) -> bool {
         self.from <= to && self.to.is_none_or(|end| end >= from)
     }

@@ -1,6 +1,6 @@
 //! The workers: started, killed, frozen, told to end, and started again as an orchestrator would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -69,7 +69,7 @@ pub struct Record {
     pub refused: usize,
     pub ended_clean: usize,
     /// Told to end, and not all that ran could end in time.
-    pub ended_cut_off: usize,
+    pub cut_off: BTreeSet<Life>,
     pub looks: usize,
     /// The last numbers of each process.
     pub counted: BTreeMap<Life, Counted>,
@@ -360,7 +360,7 @@ impl<'a> Crew<'a> {
         match running.worker.exit_status() {
             Some(0) => self.record.lock().unwrap().ended_clean += 1,
             Some(1) if running.worker.log().contains("stopped before everything had ended") => {
-                self.record.lock().unwrap().ended_cut_off += 1;
+                self.record.lock().unwrap().cut_off.insert(running.life);
             }
             Some(REFUSED) => self.record.lock().unwrap().refused += 1,
             // A signal that comes before the process listens ends it.

@@ -93,10 +93,10 @@ impl Track<'_> {
         Duration::from_millis(self.rng.u64(range.start * 1_000..range.end * 1_000))
     }
 
-    /// Mostly one broker at a time, which leaves two in sync; now and then two, which stops producing and committing.
+    /// One broker at a time, which leaves two in sync, or two, which stops producing and committing.
     pub async fn brokers(mut self, mut brokers: Vec<BrokerHandle<'_>>) {
         use OnBrokers::{Kill, KillTwo, Stop};
-        let mut bag = Bag::of([Kill, Kill, Stop, KillTwo]);
+        let mut bag = Bag::of([Kill, Stop, KillTwo]);
         while let Some(Next { kind, limit }) = self.next(&mut bag, 8..40).await {
             let first = self.rng.usize(..brokers.len());
             let second = (first + self.rng.usize(1..brokers.len())) % brokers.len();

@@ -108,7 +108,7 @@ pub struct Numbers {
     pub delivered_again: BTreeMap<Cause, usize>,
     /// Of these, settled by the first worker after another had claimed it.
     pub settled_late: usize,
-    /// At most once: identities whose effect is unknown, and of these such that the gateway was never asked for.
+    /// At most once: identities whose effect is unknown, and those of them that were begun and then not asked for.
     pub uncertain_ends: usize,
     pub uncertain_untold: usize,
     pub compared_in_order: usize,

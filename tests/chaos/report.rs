@@ -70,7 +70,9 @@ fn happened(numbers: &Numbers) -> Vec<String> {
             crew.started,
             &format!(
                 "{} refused to start · {} ended in good order · {} cut off",
-                crew.refused, crew.ended_clean, crew.ended_cut_off
+                crew.refused,
+                crew.ended_clean,
+                crew.cut_off.len()
             ),
         ),
         row(
@@ -99,7 +101,10 @@ fn happened(numbers: &Numbers) -> Vec<String> {
         row(
             "uncertain",
             numbers.uncertain_ends,
-            &format!("of unknown effect, left to an operator; {} never asked for", numbers.uncertain_untold),
+            &format!(
+                "of unknown effect, left to an operator; {} of them since a worker ended before it asked",
+                numbers.uncertain_untold
+            ),
         ),
     ]);
     lines
@@ -209,7 +214,7 @@ fn as_json(arguments: &Arguments, verdict: &Verdict) -> serde_json::Value {
             "started": crew.started,
             "refused": crew.refused,
             "ended_clean": crew.ended_clean,
-            "ended_cut_off": crew.ended_cut_off,
+            "ended_cut_off": crew.cut_off.len(),
             "looks": crew.looks,
         },
         "produced": numbers.produced,
@@ -233,7 +238,7 @@ fn as_json(arguments: &Arguments, verdict: &Verdict) -> serde_json::Value {
             "told_settled": numbers.parking.told_settled,
         },
         "uncertain_ends": numbers.uncertain_ends,
-        "uncertain_never_asked_for": numbers.uncertain_untold,
+        "uncertain_since_a_worker_ended": numbers.uncertain_untold,
         "compared_in_order": numbers.compared_in_order,
         "recovered_in_seconds": numbers.recovered_in.as_secs_f64(),
         "findings": checks,

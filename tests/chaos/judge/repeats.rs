@@ -22,6 +22,8 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
 /// Of a loss that happened while it heard nothing, a worker learns with its next heartbeat.
 const LEARNS_WITHIN: Duration = Duration::from_secs(3);
+/// Who stands still for less neither misses an answer nor loses a partition by that: Kafka heard of it a heartbeat ago at most.
+const COUNTS_FROM: Duration = WEBHOOK_TIMEOUT;
 /// An answer that the gateway gave this long before its connections were broken may not have arrived.
 const ON_ITS_WAY: Duration = Duration::from_millis(200);
 
@@ -56,7 +58,7 @@ struct Repeat<'a> {
 /// A request, and what was broken meanwhile.
 pub struct Delivery<'a> {
     pub request: &'a Request,
-    pub entries: &'a [Entry],
+    pub evidence: &'a Evidence,
 }
 
 /// Requests that were accepted, in the order of their answers.
@@ -80,7 +82,7 @@ pub fn judge(evidence: &Evidence, accepted: &Accepted<'_>, verdict: &mut Verdict
                 verdict.find(Check::NotifiedTwice, format!("{identity:?} was accepted twice"));
             }
             let row = rows.get(identity).copied();
-            let first = Delivery { request: pair[0], entries: &evidence.entries };
+            let first = Delivery { request: pair[0], evidence };
             let repeat = Repeat { first, second: pair[1], row };
             let Some(cause) = repeat.cause() else {
                 verdict.find(Check::NotifiedTwice, format!("{identity:?} {}", repeat.described()));
@@ -124,7 +126,7 @@ impl Repeat<'_> {
         let asked = self.second.received;
         let is_recent = |entry: &Entry, within| entry.overlaps(asked.checked_sub(within).unwrap_or(asked), asked);
         first.number != second.number
-            && self.first.entries.iter().any(|entry| match &entry.fault {
+            && self.first.evidence.entries.iter().any(|entry| match &entry.fault {
                 Fault::Frozen { life: of, .. } => *of == second && is_recent(entry, ARRIVES_WITHIN),
                 Fault::KafkaPath { .. } => takes_partitions(&entry.fault, second) && is_recent(entry, LEARNS_WITHIN),
                 _ => false,
@@ -154,8 +156,13 @@ impl Delivery<'_> {
         let (asked, answered, until) = (self.request.received, self.answered(), self.unsettled_until(life, end));
         let cause = |entry: &Entry| match entry.fault {
             Fault::Killed { life: of, .. } => (of == life && entry.overlaps(asked, until)).then_some(Cause::Killed),
-            Fault::Frozen { life: of, .. } => (of == life && entry.overlaps(asked, until)).then_some(Cause::Frozen),
-            Fault::Terminated(of) => (of == life && entry.overlaps(asked, until)).then_some(Cause::CutOff),
+            Fault::Frozen { life: of, .. } => {
+                (of == life && entry.lasts(COUNTS_FROM) && entry.overlaps(asked, until)).then_some(Cause::Frozen)
+            }
+            Fault::Terminated(of) => {
+                let is_cut_off = of == life && self.evidence.crew.cut_off.contains(&life);
+                (is_cut_off && entry.overlaps(asked, until)).then_some(Cause::CutOff)
+            }
             Fault::Gateway(Weather::Down) => {
                 entry.overlaps(answered, answered + ON_ITS_WAY).then_some(Cause::AnswerLost)
             }
@@ -173,7 +180,7 @@ impl Delivery<'_> {
             Fault::Gateway(_) | Fault::Visits | Fault::Storm | Fault::DlqRefuses | Fault::DlqGone => None,
         };
         let late = (answered.saturating_duration_since(asked) >= WEBHOOK_TIMEOUT).then_some(Cause::AnswerLate);
-        self.entries.iter().filter_map(cause).chain(late).min()
+        self.evidence.entries.iter().filter_map(cause).chain(late).min()
     }
 
     fn answered(&self) -> Instant {
@@ -188,7 +195,7 @@ impl Delivery<'_> {
                 Fault::Frozen { life: of, .. } => of == life && entry.overlaps(self.request.received, until),
                 _ => self.holds_settlement(entry, life, until),
             };
-            let ends = self.entries.iter().filter(holds).map(|entry| entry.to.unwrap_or(end));
+            let ends = self.evidence.entries.iter().filter(holds).map(|entry| entry.to.unwrap_or(end));
             match ends.map(|end| end + SETTLES_WITHIN).max() {
                 Some(later) if later > until => until = later,
                 _ => return until.min(end).max(self.request.received),

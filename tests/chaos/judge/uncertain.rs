@@ -29,10 +29,14 @@ pub fn judge(evidence: &Evidence, verdict: &mut Verdict) {
     for row in uncertain(evidence) {
         let requests = asked.get(&row.identity).map(Vec::as_slice).unwrap_or_default();
         verdict.numbers.uncertain_ends += 1;
-        verdict.numbers.uncertain_untold += usize::from(requests.is_empty());
-        if !is_explained(row, requests, evidence) {
-            let told = format!("{:?} is uncertain, and was asked for and answered: {requests:?}", row.identity);
-            verdict.find(Check::DeadLetters, told);
+        if requests.iter().any(|request| is_unknown(row, request, evidence)) {
+            continue;
+        }
+        verdict.numbers.uncertain_untold += 1;
+        if !ended_before_it_asked(row, requests, evidence) {
+            let answers: Vec<(Option<u16>, &str)> =
+                requests.iter().map(|request| (request.status, request.path.as_str())).collect();
+            verdict.find(Check::DeadLetters, format!("{:?} is uncertain, and was answered: {answers:?}", row.identity));
         }
     }
 }
@@ -41,19 +45,21 @@ fn uncertain(evidence: &Evidence) -> impl Iterator<Item = &Settled> {
     evidence.ledger.iter().filter(|row| row.state == "u")
 }
 
-/// A request had no answer, or one that says nothing, or its worker could not write down which; or the worker died before it asked.
-fn is_explained(row: &Settled, requests: &[&Request], evidence: &Evidence) -> bool {
+/// It had no answer, or one that says nothing, or its worker could not write down which.
+fn is_unknown(row: &Settled, request: &Request, evidence: &Evidence) -> bool {
+    let says_nothing = request.status.is_none_or(|status| [502, 504].contains(&status));
+    let settled = row.settled.unwrap_or(request.received);
+    says_nothing || Delivery { request, evidence }.unsettled_by(settled, true).is_some()
+}
+
+/// A worker wrote the start of one more delivery, and ended or stood still before the gateway was asked.
+fn ended_before_it_asked(row: &Settled, requests: &[&Request], evidence: &Evidence) -> bool {
     let Some(settled) = row.settled else { return false };
-    if requests.is_empty() {
-        let since = settled.checked_sub(FOUND_WITHIN).unwrap_or(settled);
-        return evidence.entries.iter().any(|entry| {
-            let is_end = matches!(entry.fault, Fault::Killed { .. } | Fault::Frozen { .. } | Fault::Terminated(_));
-            is_end && entry.overlaps(since, settled)
-        });
-    }
-    requests.iter().any(|request| {
-        let says_nothing = request.status.is_none_or(|status| [502, 504].contains(&status));
-        let delivery = Delivery { request, entries: &evidence.entries };
-        says_nothing || delivery.unsettled_by(settled, true).is_some()
+    let answered = requests.iter().filter_map(|request| request.answered).max();
+    let found_from = settled.checked_sub(FOUND_WITHIN).unwrap_or(settled);
+    let since = answered.map_or(found_from, |answered| answered.max(found_from));
+    evidence.entries.iter().any(|entry| {
+        let is_end = matches!(entry.fault, Fault::Killed { .. } | Fault::Frozen { .. } | Fault::Terminated(_));
+        is_end && since <= settled && entry.overlaps(since, settled)
     })
 }
