@@ -43,6 +43,7 @@ mod redelivery;
 mod refusals;
 mod secured_kafka;
 mod shutdown;
+mod start_offsets;
 mod static_membership;
 mod support;
 mod traces;

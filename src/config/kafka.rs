@@ -29,7 +29,8 @@ pub struct Kafka {
     /// the group: of two workers with one name one stands back, and asks again after a growing wait.
     #[schemars(example = "herald-0", length(min = 1, max = 249))]
     pub instance_id: Option<String>,
-    /// Where a partition without a committed offset begins.
+    /// Where a partition without a committed offset begins. One that is added to the topic while the worker runs begins with its
+    /// oldest record in any case.
     pub start_from: StartFrom,
     /// What happens when records were deleted by retention before they were processed.
     pub on_lost_offsets: OnLostOffsets,
@@ -60,7 +61,7 @@ pub enum GroupProtocol {
 pub enum StartFrom {
     /// With the oldest record.
     Earliest,
-    /// With the next record that arrives.
+    /// With the next record that arrives. The worker commits that within a second, and from then on nothing is passed over.
     Latest,
 }
 

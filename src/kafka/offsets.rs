@@ -19,20 +19,30 @@ pub(super) struct Watermarks {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    At(Offset),
+    /// At the committed offset.
+    Committed(Offset),
+    /// Nothing is committed.
+    First(Offset),
     /// Retention removed `count` offsets before they were read: the first that is left is `at`.
-    Lost {
-        at: Offset,
-        count: u64,
-    },
+    Lost { at: Offset, count: u64 },
     /// The committed offset is past the end: the topic was recreated or truncated. Everything that is there is read, since the
     /// ledger ends what was settled before, while skipping would lose the rest.
     Rewound(Offset),
 }
 
+impl Start {
+    pub(super) fn offset(self) -> Offset {
+        match self {
+            Self::Committed(offset) | Self::First(offset) | Self::Lost { at: offset, .. } | Self::Rewound(offset) => {
+                offset
+            }
+        }
+    }
+}
+
 pub(super) fn decide(committed: Option<Offset>, marks: Watermarks, from: StartFrom) -> Start {
     let Some(committed) = committed else {
-        return Start::At(match from {
+        return Start::First(match from {
             StartFrom::Earliest => marks.low,
             StartFrom::Latest => marks.high,
         });
@@ -43,7 +53,7 @@ pub(super) fn decide(committed: Option<Offset>, marks: Watermarks, from: StartFr
     if committed > marks.high {
         return Start::Rewound(marks.low);
     }
-    Start::At(committed)
+    Start::Committed(committed)
 }
 
 /// The committed offsets of the client's group; `None` where there is none. Blocks for up to `timeout`.
@@ -143,10 +153,10 @@ mod tests {
     fn a_start_is_the_committed_offset_unless_it_is_not_there() {
         let marks = Watermarks { low: Offset(100), high: Offset(200) };
         let cases = [
-            (None, StartFrom::Earliest, Start::At(Offset(100))),
-            (None, StartFrom::Latest, Start::At(Offset(200))),
-            (Some(Offset(100)), StartFrom::Latest, Start::At(Offset(100))),
-            (Some(Offset(200)), StartFrom::Earliest, Start::At(Offset(200))),
+            (None, StartFrom::Earliest, Start::First(Offset(100))),
+            (None, StartFrom::Latest, Start::First(Offset(200))),
+            (Some(Offset(100)), StartFrom::Latest, Start::Committed(Offset(100))),
+            (Some(Offset(200)), StartFrom::Earliest, Start::Committed(Offset(200))),
             (Some(Offset(40)), StartFrom::Latest, Start::Lost { at: Offset(100), count: 60 }),
             (Some(Offset(201)), StartFrom::Latest, Start::Rewound(Offset(100))),
         ];

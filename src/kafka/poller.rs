@@ -41,6 +41,8 @@ pub(super) struct Poller {
     pub(super) consumer: BaseConsumer<Context>,
     pub(super) topic: String,
     pub(super) start_from: StartFrom,
+    /// How many partitions the topic had when this consumer began; asked for when it matters.
+    pub(super) first_partitions: Option<i32>,
     pub(super) on_lost_offsets: OnLostOffsets,
     pub(super) drain_limit: Duration,
     pub(super) assignments: Assignments,
@@ -62,6 +64,8 @@ pub(super) struct Due {
     /// Librdkafka waits for the answer to an assignment; everything else of the group waits for it.
     pub(super) answer_assignment: bool,
     ask_membership: Option<Instant>,
+    /// Start offsets wait for it.
+    pub(super) count_partitions: Option<Instant>,
     pub(super) read_starts: Option<Instant>,
     pub(super) compare_positions: Option<Instant>,
     pub(super) look_for_topic: Option<TopicSearch>,
@@ -106,12 +110,14 @@ impl Poller {
             consumer,
             topic: kafka.topic.clone(),
             start_from: kafka.start_from,
+            first_partitions: None,
             on_lost_offsets: kafka.on_lost_offsets,
             drain_limit: settings.delivery.drain_timeout + DRAIN_MARGIN,
             assignments: Assignments::of_consumer(number),
             outbox: Outbox::new(events),
             due: Due {
                 ask_membership: (kafka.group_protocol == GroupProtocol::Consumer).then(Instant::now),
+                count_partitions: (kafka.start_from == StartFrom::Latest).then(Instant::now),
                 ..Due::default()
             },
             commands,
@@ -140,6 +146,7 @@ impl Poller {
         self.serve_commands();
         let now = Instant::now();
         self.ask_membership(now);
+        self.count_partitions(now);
         self.read_starts(now);
         self.retry_restarts(now);
         self.compare_positions(now);
@@ -227,7 +234,7 @@ impl Poller {
             }
             ConsumerCommand::StoreOffset { partition, session, offset } => {
                 if self.assignments.is_current(partition, session) {
-                    self.stores.insert(partition, offset);
+                    self.store(partition, offset);
                 }
             }
             ConsumerCommand::Pause => self.pressure.hold(),
@@ -242,6 +249,10 @@ impl Poller {
             }
             ConsumerCommand::Close => self.life = Life::Closing,
         }
+    }
+
+    pub(super) fn store(&mut self, partition: Partition, offset: Offset) {
+        self.stores.insert(partition, offset);
     }
 
     /// Stores what gathered. The list form stores exactly these offsets; `store_offset` would add one.

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 
@@ -17,7 +17,7 @@ use super::consumer::{Assignment, ConsumerError, ConsumerEvent};
 use super::context;
 use super::offsets::{self, Start, Watermarks};
 use super::poller::{Poller, TopicSearch};
-use crate::config::OnLostOffsets;
+use crate::config::{OnLostOffsets, StartFrom};
 use crate::core::record::{Offset, Partition, Session};
 
 /// How long the thread waits for brokers before it polls again.
@@ -72,10 +72,24 @@ impl Poller {
         self.outbox.error(class, reason);
     }
 
+    /// Before any partition was added that this consumer could be given.
+    pub(super) fn count_partitions(&mut self, now: Instant) {
+        if self.due.count_partitions.is_none_or(|due| due > now) {
+            return;
+        }
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), BROKER_TIMEOUT);
+        let counted = metadata.ok().and_then(|metadata| {
+            let topic = metadata.topics().first().filter(|topic| topic.error().is_none())?;
+            i32::try_from(topic.partitions().len()).ok()
+        });
+        self.first_partitions = counted;
+        self.due.count_partitions = counted.is_none().then(|| Instant::now() + RETRY_AFTER);
+    }
+
     /// Starts the partitions whose start offset can be read. The others stay unassigned for the time being, but librdkafka gets its
     /// answer: one partition without a leader must not hold up the group.
     pub(super) fn read_starts(&mut self, now: Instant) {
-        if self.due.read_starts.is_none_or(|due| due > now) {
+        if self.due.count_partitions.is_some() || self.due.read_starts.is_none_or(|due| due > now) {
             return;
         }
         let unread = self.assignments.unread();
@@ -84,7 +98,7 @@ impl Poller {
         self.due.read_starts = (!self.assignments.unread().is_empty()).then(|| Instant::now() + RETRY_AFTER);
     }
 
-    fn starts(&mut self, partitions: &[Partition]) -> BTreeMap<Partition, Offset> {
+    fn starts(&mut self, partitions: &[Partition]) -> BTreeMap<Partition, Start> {
         let mut starts = BTreeMap::new();
         if partitions.is_empty() {
             return starts;
@@ -102,15 +116,23 @@ impl Poller {
             let Some(committed) = committed.get(&partition) else {
                 continue;
             };
-            let start = offsets::decide(*committed, marks, self.start_from);
-            if let Some(offset) = self.accept(partition, start) {
+            let start = offsets::decide(*committed, marks, self.start_from(partition));
+            if self.accept(partition, start).is_some() {
                 self.report_start(partition, start);
-                starts.insert(partition, offset);
+                starts.insert(partition, start);
             } else {
                 self.assignments.abandon(partition);
             }
         }
         starts
+    }
+
+    /// All that is in a partition which was added since this consumer began has come since.
+    fn start_from(&self, partition: Partition) -> StartFrom {
+        match self.first_partitions {
+            Some(count) if partition.0 >= count => StartFrom::Earliest,
+            _ => self.start_from,
+        }
     }
 
     fn watermarks(&mut self, partitions: &[Partition]) -> BTreeMap<Partition, Watermarks> {
@@ -125,7 +147,7 @@ impl Poller {
     /// Where to begin, unless the configuration says to stop rather than to pass over a gap.
     fn accept(&mut self, partition: Partition, start: Start) -> Option<Offset> {
         match start {
-            Start::At(offset) | Start::Rewound(offset) => Some(offset),
+            Start::Committed(offset) | Start::First(offset) | Start::Rewound(offset) => Some(offset),
             Start::Lost { at, .. } if self.on_lost_offsets == OnLostOffsets::Earliest => Some(at),
             Start::Lost { at, count } => {
                 self.report_start(partition, start);
@@ -137,7 +159,7 @@ impl Poller {
 
     fn report_start(&mut self, partition: Partition, start: Start) {
         match start {
-            Start::At(_) => {}
+            Start::Committed(_) | Start::First(_) => {}
             Start::Rewound(offset) => {
                 let message = format!(
                     "the position of partition {partition} is past its end: the topic was recreated or truncated, and is read again from {offset}"
@@ -148,11 +170,12 @@ impl Poller {
         }
     }
 
-    fn assign(&mut self, starts: &BTreeMap<Partition, Offset>) {
+    fn assign(&mut self, starts: &BTreeMap<Partition, Start>) {
         if starts.is_empty() && !self.due.answer_assignment {
             return;
         }
-        let assigned = context::list_at(&self.topic, starts).and_then(|list| self.consumer.incremental_assign(&list));
+        let offsets = starts.iter().map(|(partition, start)| (*partition, start.offset())).collect();
+        let assigned = context::list_at(&self.topic, &offsets).and_then(|list| self.consumer.incremental_assign(&list));
         if let Err(error) = assigned {
             self.outbox.error("group", format!("the assignment was refused: {error}"));
             return;
@@ -161,7 +184,7 @@ impl Poller {
         let partitions: Vec<Partition> = starts.keys().copied().collect();
         // Messages that were fetched before this are dropped by librdkafka, and fetched again.
         self.pause(&partitions);
-        let assignments = starts
+        let assignments = offsets
             .iter()
             .map(|(partition, start)| Assignment {
                 partition: *partition,
@@ -169,9 +192,35 @@ impl Poller {
                 start: *start,
             })
             .collect::<Vec<_>>();
+        for (partition, start) in starts {
+            self.commit_choice(*partition, *start);
+        }
         // A member that gets nothing, because others have all partitions, has its answer too.
         if !assignments.is_empty() || self.assignments.is_empty() {
             self.outbox.push(ConsumerEvent::Assigned(assignments));
+        }
+    }
+
+    /// Commits a start that is not committed yet: until then it is known here alone, and the next owner would choose another, past
+    /// records that are nobody's by then.
+    fn commit_choice(&mut self, partition: Partition, start: Start) {
+        match start {
+            Start::Committed(_) => {}
+            Start::First(offset) | Start::Lost { at: offset, .. } => self.store(partition, offset),
+            Start::Rewound(offset) => {
+                self.store(partition, offset);
+                self.commit_back(partition, offset);
+            }
+        }
+    }
+
+    /// Of what is stored librdkafka commits in passing only what is above its own last commit. The one explicit commit: should it
+    /// come late, after another owner has begun, the group goes back to the beginning of the log, which loses nothing.
+    fn commit_back(&mut self, partition: Partition, offset: Offset) {
+        let committed = context::list_at(&self.topic, &BTreeMap::from([(partition, offset)]))
+            .and_then(|list| self.consumer.commit(&list, CommitMode::Async));
+        if let Err(error) = committed {
+            self.outbox.error("offsets", format!("the start of partition {partition} cannot be committed: {error}"));
         }
     }
 
@@ -303,6 +352,7 @@ impl Poller {
         if let Start::Rewound(_) = start {
             self.outbox.push(ConsumerEvent::Lost(vec![partition]));
             self.begin_again(partition, offset);
+            self.commit_choice(partition, start);
         } else {
             self.assignments.skip_to(partition, offset);
         }
