@@ -20,20 +20,23 @@ async fn produce_poison(world: &World, records: &[NewRecord]) -> Vec<Coordinates
     world.kafka.produce(&world.topic, records.to_vec()).await
 }
 
-/// Waits until the worker says why it is not ready: for this reason and no other.
-async fn wait_unready(worker: &Worker, expected: &str) {
-    wait_until(&format!("the worker is not ready: {expected}"), EVENTUALLY, async || {
+/// Waits until the worker says why it is not ready: for these reasons and no others.
+async fn wait_unready(worker: &Worker, expected: &[&str]) {
+    wait_until(&format!("the worker is not ready: {expected:?}"), EVENTUALLY, async || {
         let (status, body) = worker.get("/readyz").await.map_err(|error| error.to_string())?;
         let answer: Value = serde_json::from_str(&body).unwrap();
-        let reasons = answer["reasons"].as_array().unwrap();
-        let is_expected = status == 503 && reasons.len() == 1 && reasons[0]["reason"] == expected;
-        if is_expected { Ok(()) } else { Err(format!("{status} {body}")) }
+        let reasons: Vec<_> = answer["reasons"].as_array().unwrap().iter().map(|reason| &reason["reason"]).collect();
+        if status == 503 && reasons == expected { Ok(()) } else { Err(format!("{status} {body}")) }
     })
     .await;
 }
 
 async fn assert_letters_wait(world: &World, worker: &Worker, count: u32) {
-    wait_unready(worker, "dlq").await;
+    wait_unready(worker, &["dlq"]).await;
+    assert_unpublished(world, worker, count).await;
+}
+
+async fn assert_unpublished(world: &World, worker: &Worker, count: u32) {
     worker.wait_for_metric("herald_dead_letters_unpublished", &[], f64::from(count)).await;
     let metrics = worker.metrics().await;
     assert!(metrics.sum("herald_dead_letter_publish_failures_total", &[]) > 0.0);
@@ -184,7 +187,8 @@ async fn a_letter_written_while_the_broker_is_gone_is_published_when_it_is_back(
     .await;
     broker.kill().await;
     world.gateway.always_answer_order("1", Answer::status(400));
-    assert_letters_wait(&world, &worker, 1).await;
+    wait_unready(&worker, &["kafka", "dlq"]).await;
+    assert_unpublished(&world, &worker, 1).await;
 
     broker.restart().await;
     let letters = world.published(1).await;

@@ -14,7 +14,7 @@ type Labels = &'static [(&'static str, &'static str)];
 const OUTCOMES: &str = "notified duplicate ignored parked dead_lettered";
 const RESULTS: &str = "ok transient unknown permanent outage";
 const REASONS: &str = "undecodable invalid conflict permanent exhausted crash_loop uncertain";
-const DEPENDENCIES: &str = "gateway postgres dlq";
+const DEPENDENCIES: &str = "gateway postgres dlq kafka";
 
 /// Names without `herald_`, types, and the labels that have a closed list of values; series of all combinations are there.
 const CONTRACT: &[(&str, &str, Labels)] = &[

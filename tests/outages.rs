@@ -1,13 +1,15 @@
-//! Postgres or the gateway gone for a while: no attempt is spent, nothing is dead-lettered, and all is notified afterwards.
+//! Postgres, the gateway or the broker gone for a while: no attempt is spent, nothing is dead-lettered, and all is notified afterwards.
 //!
 //! All workers have one attempt only: if an outage spent it, the order would be a dead letter.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use herald::supervised::Signal;
 use sqlx::PgPool;
 
 use crate::support::gateway::Answer;
-use crate::support::kafka::NewRecord;
+use crate::support::kafka::{BrokerHandle, Cluster, NewRecord};
 use crate::support::letters::rows;
 use crate::support::wait::{EVENTUALLY, wait_until};
 use crate::support::worker::{Worker, WorkerSetup};
@@ -83,6 +85,45 @@ async fn orders_are_notified_once_each_although_postgres_crashes_while_they_are_
 }
 
 #[tokio::test]
+async fn a_worker_stays_in_its_group_and_keeps_the_order_while_postgres_is_away_for_longer_than_it_may_go_without_polling()
+ {
+    const MAX_POLL_INTERVAL: Duration = Duration::from_secs(6);
+    let mut world = World::with_partitions(3).await;
+    let (mut server, url) = postgres::private().await;
+    let worker = one_attempt(&world)
+        .with("DATABASE_URL", &url)
+        .with("HERALD_NOTIFICATION__EVENT_TYPES", "ORDER_CREATED,ORDER_PAID")
+        .with("HERALD_KAFKA__MAX_POLL_INTERVAL", "6s")
+        .with("HERALD_KAFKA__SESSION_TIMEOUT", SESSION_TIMEOUT)
+        .with("HERALD_DELIVERY__DRAIN_TIMEOUT", "1s")
+        .start()
+        .await;
+    worker.wait_for_metric("herald_consumer_assigned_partitions", &[], 3.0).await;
+    let rebalances = async || worker.metrics().await.sum("herald_consumer_rebalances_total", &[]);
+    let before = rebalances().await;
+    // Deliveries of the first of two are under way when the server crashes.
+    world.gateway.answer(Answer::ok().after(Duration::from_millis(300)));
+    let pairs = |ids: std::ops::Range<u64>| -> Vec<_> {
+        ids.flat_map(|id| ["ORDER_CREATED", "ORDER_PAID"].map(|kind| orders::event(kind, id))).collect()
+    };
+    world.produce_evenly(&pairs(0..300)).await;
+    wait_accepted(&world, 50).await;
+    server.crash().unwrap();
+    worker.wait_unready("postgres").await;
+    tokio::time::sleep(MAX_POLL_INTERVAL * 5 / 2).await;
+    world.produce_evenly(&pairs(300..330)).await;
+    worker.wait_for_metric("herald_consumer_assigned_partitions", &[], 3.0).await;
+    let sent = world.gateway.requests().len();
+    assert!(sent < 600, "nothing was left to do");
+
+    server.restart().await.unwrap();
+    world.all_committed().await;
+    assert_nothing_was_spent(&world, &worker, 660).await;
+    assert!((rebalances().await - before).abs() < f64::EPSILON, "{}", worker.log());
+    assert_eq!(world.gateway.requests().len(), 660);
+}
+
+#[tokio::test]
 async fn a_worker_that_was_idle_when_postgres_went_goes_on_when_it_is_back() {
     let mut world = World::with_partitions(1).await;
     let (mut server, url) = postgres::private().await;
@@ -94,6 +135,35 @@ async fn a_worker_that_was_idle_when_postgres_went_goes_on_when_it_is_back() {
     server.restart().await.unwrap();
     world.all_committed().await;
     assert_nothing_was_spent(&world, &worker, 10).await;
+}
+
+#[tokio::test]
+async fn while_none_of_three_brokers_answers_a_worker_says_so_and_while_one_does_it_goes_on() {
+    let mut cluster = Cluster::start(0).await;
+    let mut world = World::on(cluster.kafka().clone(), 3).await;
+    let worker = one_attempt(&world).start().await;
+    let opened = async |times| {
+        worker.wait_for_metric("herald_breaker_opened_total", &[("dependency", "kafka")], times).await;
+    };
+    let (mut brokers, _) = cluster.parts();
+    let [one, others @ ..] = &mut brokers[..] else { panic!("no brokers") };
+    one.end_with(Signal::Kill).await;
+    produce(&mut world, 0..30).await;
+    wait_accepted(&world, 30).await;
+    opened(0.0).await;
+    worker.wait_ready().await;
+
+    join_all(others.iter_mut().map(|broker| broker.end_with(Signal::Kill))).await;
+    worker.wait_unready("kafka").await;
+    opened(1.0).await;
+    // Nothing is produced: only the answer of a broker can tell that one is back.
+    join_all(others.iter_mut().map(BrokerHandle::restart)).await;
+    worker.wait_ready().await;
+    worker.wait_for_metric("herald_breaker_state", &[("dependency", "kafka"), ("state", "closed")], 1.0).await;
+    produce(&mut world, 30..60).await;
+    wait_accepted(&world, 60).await;
+    assert_nothing_was_spent(&world, &worker, 60).await;
+    opened(1.0).await;
 }
 
 #[tokio::test]

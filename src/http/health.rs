@@ -18,6 +18,8 @@ pub enum NotReady {
     Assignment,
     /// Another process has this one's place in the group, by the same `kafka.instance_id`; it is asked for again after a while.
     InstanceId,
+    /// No broker answers.
+    Kafka,
     /// Postgres does not answer.
     Postgres,
     /// Dead letters cannot be published.

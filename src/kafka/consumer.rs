@@ -45,6 +45,8 @@ pub enum ConsumerEvent {
     Committed {
         result: Result<Vec<(Partition, Offset)>, String>,
     },
+    /// Whether any broker answers, when that changed; an error says why none does. The client goes on trying.
+    Brokers(Result<(), String>),
     /// The client recovers from it by itself; see [`ERROR_CLASSES`].
     Error {
         class: &'static str,

@@ -3,7 +3,8 @@
 //! * [`client`]: the configuration of every client, and what an operator may not override.
 //! * [`headers`]: headers as bytes, in and out; with `membership`, what the group says of this member, the only module with `unsafe`.
 //! * `context`, `record`, `offsets`, `assignment`, `back_pressure`, `outbox`: the parts of the consumer that can be understood alone.
-//! * [`consumer`]: the handle of the consumer thread; `poller` is the thread itself, `rebalance` how it answers the group.
+//! * [`consumer`]: the handle of the consumer thread; `poller` is the thread itself, `rebalance` how it answers the group,
+//!   `brokers` how it finds out that none answers.
 //! * [`dead_letters`]: publishes dead letters; `letter_headers` is their format. [`source_topic`] publishes the original again.
 //!   `producer` is what both produce with.
 //! * [`readers`]: which groups read a topic.
@@ -16,6 +17,7 @@ pub mod headers;
 
 mod assignment;
 mod back_pressure;
+mod brokers;
 mod context;
 mod letter_headers;
 mod membership;

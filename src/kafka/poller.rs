@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::assignment::{Assignments, PauseChanges};
 use super::back_pressure::{BackPressure, Blocked, Flow};
+use super::brokers::BrokerSearch;
 use super::client;
 use super::consumer::{ConsumerCommand, ConsumerError, ConsumerEvent, ConsumerHealth};
 use super::context::{self, Context, Notice};
@@ -69,6 +70,7 @@ pub(super) struct Due {
     pub(super) read_starts: Option<Instant>,
     pub(super) compare_positions: Option<Instant>,
     pub(super) look_for_topic: Option<TopicSearch>,
+    pub(super) look_for_brokers: Option<BrokerSearch>,
     pub(super) restarts: BTreeMap<Partition, (Session, Offset)>,
     pub(super) retry_restarts: Option<Instant>,
 }
@@ -151,6 +153,7 @@ impl Poller {
         self.retry_restarts(now);
         self.compare_positions(now);
         self.look_for_topic(now);
+        self.look_for_brokers(now);
         self.finish_revocation(now);
         self.outbox.flush();
         self.apply_pauses();

@@ -66,6 +66,7 @@ impl Poller {
             "unknown_topic" => {
                 self.due.look_for_topic.get_or_insert(TopicSearch { missing_since: now, next_look: now });
             }
+            "transport" => self.suspect_brokers(now, &reason),
             "authorization" => self.fail(ConsumerError::Unauthorized(reason.clone())),
             _ => {}
         }

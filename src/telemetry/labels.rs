@@ -19,6 +19,8 @@ pub enum Dependency {
     Postgres,
     /// The DLQ topic.
     Dlq,
+    /// The brokers, all of them together.
+    Kafka,
 }
 
 /// A statement of the worker: `postgres_duration_seconds{operation}`.
@@ -86,7 +88,7 @@ impl RebalanceKind {
 }
 
 impl Dependency {
-    pub const ALL: [Self; 3] = [Self::Gateway, Self::Postgres, Self::Dlq];
+    pub const ALL: [Self; 4] = [Self::Gateway, Self::Postgres, Self::Dlq, Self::Kafka];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -94,6 +96,7 @@ impl Dependency {
             Self::Gateway => "gateway",
             Self::Postgres => "postgres",
             Self::Dlq => "dlq",
+            Self::Kafka => "kafka",
         }
     }
 }

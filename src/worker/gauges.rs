@@ -6,6 +6,7 @@ use super::Worker;
 use crate::core::breaker::BreakerState;
 use crate::core::effect::PauseCause;
 use crate::core::engine::Stats;
+use crate::http::health::NotReady;
 use crate::telemetry::events::{DependencyChanged, Drained, PausedPartitions, Polled};
 use crate::telemetry::gauge_value;
 use crate::telemetry::labels::{Dependency, Queue};
@@ -18,6 +19,7 @@ const CONSUMER_SILENCE: Duration = Duration::from_secs(1);
 pub(super) struct Shown {
     polled: u64,
     stats: Stats,
+    brokers: BreakerState,
     draining_since: Option<Instant>,
 }
 
@@ -65,6 +67,24 @@ impl Worker {
             && let Some(since) = self.shown.draining_since.take()
         {
             Drained { duration: since.elapsed() }.emit(&self.telemetry);
+        }
+    }
+
+    /// Nothing is decided by it: librdkafka goes on trying, and what was fetched is delivered meanwhile.
+    pub(super) fn brokers_changed(&mut self, reached: Result<(), String>) {
+        let after = match reached {
+            Ok(()) => {
+                self.health.resolve(NotReady::Kafka);
+                BreakerState::Closed
+            }
+            Err(error) => {
+                self.health.hold(NotReady::Kafka, error);
+                BreakerState::Open
+            }
+        };
+        let before = std::mem::replace(&mut self.shown.brokers, after);
+        if before != after {
+            DependencyChanged { dependency: Dependency::Kafka, before, after }.emit(&self.telemetry);
         }
     }
 

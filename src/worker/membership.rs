@@ -74,6 +74,8 @@ impl Worker {
         );
         let detail = format!("{error}; kafka.instance_id = \"{instance_id}\"; joins again {} s later", wait.as_secs());
         self.health.hold(NotReady::InstanceId, detail);
+        // The next consumer finds out by itself.
+        self.brokers_changed(Ok(()));
         self.consumer.send(ConsumerCommand::Close).await;
     }
 

@@ -252,6 +252,7 @@ impl Worker {
             ConsumerEvent::Committed { result } => {
                 OffsetsCommitted { result: committed(&result) }.emit(&self.telemetry);
             }
+            ConsumerEvent::Brokers(reached) => self.brokers_changed(reached),
             ConsumerEvent::Error { class, message } => KafkaFailed { class, error: &message }.emit(&self.telemetry),
             ConsumerEvent::Fatal(error @ ConsumerError::InstanceIdTaken(_)) => self.stand_back(&error).await,
             ConsumerEvent::Fatal(error) => self.fail(&error.to_string()),
