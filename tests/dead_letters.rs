@@ -114,6 +114,8 @@ async fn every_kind_of_poison_arrives_in_the_dlq_topic_byte_for_byte_while_healt
         let failed = chrono::DateTime::parse_from_rfc3339(text(letter, "herald-first-failed-at")).unwrap();
         assert!((start..=millis()).contains(&failed.timestamp_millis()), "{failed}");
     }
+    // Headers that are named like ours are among them: here they stay.
+    world.assert_kept_as_they_came(&places).await;
     let verdict = world.verdict();
     assert!(verdict.is_clean(), "{verdict:?}");
     let records = |outcome: &'static str| [("outcome", outcome)];

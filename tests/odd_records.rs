@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::Answer;
 use crate::support::kafka::NewRecord;
-use crate::support::letters::{letter_of, text};
+use crate::support::letters::{is_whole, letter_of, text};
 use crate::support::{World, orders};
 
 fn with_order_id(order_id: &Value) -> Value {
@@ -27,7 +27,16 @@ async fn records_that_postgres_could_not_store_are_dead_letters_and_their_neighb
     let mut world = World::with_partitions(1).await;
     let nul_in_type = json!({"event_type": "ORDER\0CREATED", "order": orders::created(1)["order"]});
     let long_type = json!({"event_type": "T".repeat(129), "order": orders::created(1)["order"]});
-    let lone_surrogate = br#"{"event_type":"ORDER_CREATED","order":{"order_id":"\ud800","user_id":1,"product_id":1,"quantity":1,"status":"CREATED"}}"#;
+    let lone_surrogate = |field: &str| {
+        let event = orders::created(1).to_string();
+        let surrogate = format!(r#""{field}":"\ud800""#);
+        NewRecord::of(match field {
+            "note" => event.replacen(r#""order":{"#, &format!(r#""order":{{{surrogate},"#), 1),
+            "order_id" => event.replacen(r#""order_id":1"#, &surrogate, 1),
+            "status" => event.replacen(r#""status":"CREATED""#, &surrogate, 1),
+            _ => event.replacen(r#""event_type":"ORDER_CREATED""#, &surrogate, 1),
+        })
+    };
     let deep = format!(
         r#"{{"event_type":"ORDER_CREATED","order":{{"order_id":1,"user_id":1,"product_id":1,"quantity":1,"status":"CREATED","deep":{}{}}}}}"#,
         "[".repeat(50_000),
@@ -42,7 +51,10 @@ async fn records_that_postgres_could_not_store_are_dead_letters_and_their_neighb
         (orders::record(&with_order_id(&json!(null))), "invalid"),
         (orders::record(&nul_in_type), "invalid"),
         (orders::record(&long_type), "invalid"),
-        (NewRecord::of(Bytes::from_static(lone_surrogate)), "undecodable"),
+        (lone_surrogate("order_id"), "undecodable"),
+        (lone_surrogate("note"), "undecodable"),
+        (lone_surrogate("status"), "undecodable"),
+        (lone_surrogate("event_type"), "invalid"),
         (NewRecord::of(deep), "undecodable"),
     ];
     let mut places = Vec::new();
@@ -70,12 +82,15 @@ async fn odd_ids_headers_and_fields_that_harm_nobody_are_notified() {
     let mut extra = orders::created(3);
     extra["order"]["note"] = json!("nul \0 and \u{202e} and \"quotes\"");
     extra["request_id"] = json!("line\r\nbreak \0");
+    let mut deep = orders::created(4);
+    deep["order"]["deep"] = (0..100).fold(json!("bottom"), |inner, _| json!([inner]));
     let events = [
         with_order_id(&json!("x".repeat(255))),
         with_order_id(&json!("Bestellung №7\n\u{1f980} ' \" \\ {}")),
         with_order_id(&json!(u64::MAX)),
         with_order_id(&json!(-1)),
         extra,
+        deep,
     ];
     let header = |name: &'static [u8], value: &'static [u8]| Header {
         name: Bytes::from_static(name),
@@ -95,9 +110,19 @@ async fn odd_ids_headers_and_fields_that_harm_nobody_are_notified() {
     world.all_committed().await;
     let verdict = world.verdict();
     assert!(verdict.is_clean(), "{verdict:?}");
-    assert!(world.gateway.requests().iter().all(|request| request.header("x-injected").is_none()));
-    worker.wait_for_metric("herald_records_total", &[("outcome", "notified")], 5.0).await;
+    let requests = world.gateway.requests();
+    assert!(requests.iter().all(|request| request.header("x-injected").is_none()));
+    for event in &events {
+        assert!(requests.iter().any(|request| request.body["order"] == event["order"]), "{event} was changed");
+    }
+    worker.wait_for_metric("herald_records_total", &[("outcome", "notified")], 6.0).await;
     worker.assert_accounting_closes().await;
+}
+
+/// No compression makes it smaller.
+fn noise(bytes: usize) -> Bytes {
+    let mut random = fastrand::Rng::with_seed(6);
+    (0..bytes).map(|_| random.u8(..)).collect()
 }
 
 #[tokio::test]
@@ -108,23 +133,76 @@ async fn records_as_large_as_the_broker_takes_are_notified_or_dead_letters() {
         event["order"]["note"] = json!(text_of(1_048_300));
         event
     };
-    world.gateway.always_answer_order("2", Answer::status(413));
-    world.produce(&[orders::created(10), large(1), orders::created(11)]).await;
+    let small = |order_id| orders::record(&orders::created(order_id));
+    let large_key = |record| NewRecord { key: Some(noise(1_000_000)), ..record };
+    let large_header = |record| {
+        let header = Header { name: Bytes::from_static(b"large"), value: Some(noise(1_000_000)) };
+        NewRecord { headers: vec![header], ..record }
+    };
+    for order_id in ["2", "7"] {
+        world.gateway.always_answer_order(order_id, Answer::status(413));
+    }
+    world.gateway.answer_order("3", [Answer::status(503).retry_after("2")]);
+    world.produce(&[orders::created(10), large(1), large(3), orders::created(11)]).await;
+    world.kafka.produce(&world.topic, vec![large_key(small(4)), large_header(small(5))]).await;
     let refused = orders::record(&large(2));
     let unreadable = NewRecord { key: Some(Bytes::from_static(b"key")), ..NewRecord::of(text_of(1_048_450)) };
-    let places = world.kafka.produce(&world.topic, vec![refused, unreadable.clone()]).await;
+    let dead = [
+        (refused, "permanent"),
+        (unreadable, "undecodable"),
+        (NewRecord::of(noise(1_048_450)), "undecodable"),
+        (large_key(NewRecord::of("poison")), "undecodable"),
+        (large_header(small(7)), "permanent"),
+    ];
+    let places = world.kafka.produce(&world.topic, dead.iter().map(|(record, _)| record.clone()).collect()).await;
     world.produce(&[orders::created(12)]).await;
-    let worker = world.worker().start().await;
+    let worker = world.worker().with("HERALD_RETRY__PARK_AFTER", "1s").start().await;
     world.all_committed().await;
-    let mut requests = world.gateway.requests();
-    requests.retain(|request| request.order_id() != "2");
-    assert_eq!(requests.len(), 4);
-    assert!(requests.iter().all(crate::support::gateway::Request::is_accepted));
-    // With our headers they would be larger than the broker takes, unless they can be compressed.
+    world.parked_when(0).await;
+    worker.wait_for_metric("herald_records_total", &[("outcome", "parked")], 1.0).await;
+
+    for order_id in [1, 3] {
+        let asked = world.gateway.requests_for(&order_id.to_string());
+        assert_eq!(asked.len(), if order_id == 3 { 2 } else { 1 });
+        assert!(asked.iter().all(|request| request.body["order"] == large(order_id)["order"]), "it was changed");
+    }
+    assert_eq!(world.gateway.accepted(), 7);
+    let letters = world.published(dead.len()).await;
+    let source = world.kafka.records(&world.topic).await;
+    for (index, ((_, reason), place)) in dead.iter().zip(&places).enumerate() {
+        let letter = letter_of(&letters, *place);
+        assert_eq!(text(letter, "herald-reason"), *reason);
+        let original = source.iter().find(|record| record.coordinates == *place).unwrap();
+        // With our headers one would be larger than the broker takes, and cannot be compressed.
+        assert_eq!(is_whole(letter, original), index != 2, "{reason} at {place:?}");
+    }
+    world.assert_kept_as_they_came(&places).await;
+    worker.assert_accounting_closes().await;
+}
+
+#[tokio::test]
+async fn nul_in_the_answer_of_a_gateway_is_left_out_of_what_is_kept_and_shown() {
+    let mut world = World::with_partitions(1).await;
+    world.gateway.always_answer_order("1", Answer::status(422).with_body("no\0such user"));
+    let busy = Answer::status(503).retry_after("2").with_body("busy\0just now");
+    world.gateway.answer_order("2", [busy, Answer::status(422).with_body("\0")]);
+    world.produce(&[orders::created(1), orders::created(2), orders::created(3)]).await;
+    let setup = world.worker().with("HERALD_RETRY__PARK_AFTER", "1s");
+    let worker = setup.start().await;
+    let rows = world.buried(2).await;
+    world.all_committed().await;
+    worker.wait_for_metric("herald_records_total", &[("outcome", "parked")], 1.0).await;
+    assert_eq!(world.gateway.accepted(), 1);
     let letters = world.published(2).await;
-    assert_eq!(text(letter_of(&letters, places[0]), "herald-reason"), "permanent");
-    assert_eq!(text(letter_of(&letters, places[1]), "herald-reason"), "undecodable");
-    assert_eq!(letter_of(&letters, places[1]).key, unreadable.key);
+    for (row, said) in rows.iter().zip(["such user", "just now"]) {
+        assert_eq!(row.reason, "permanent");
+        let letter = letter_of(&letters, row.place());
+        assert_eq!(text(letter, "herald-error"), row.error);
+        let shown = setup.run_command(&["dlq", "show", &row.id.to_string()]).await;
+        assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+        assert!(shown.stdout.contains(said), "{}", shown.stdout);
+        assert!(!row.error.contains('\0') && !shown.stdout.contains('\0'), "{:?}", shown.stdout);
+    }
     worker.assert_accounting_closes().await;
 }
 

@@ -6,6 +6,7 @@ mod server;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde_json::Value;
 
 pub use script::Answer;
@@ -38,6 +39,8 @@ pub struct Request {
     /// Names in lower case, in the order of arrival.
     pub headers: Vec<(String, String)>,
     pub body: Value,
+    /// The body as it came.
+    pub raw: Bytes,
 }
 
 #[derive(Debug, Default)]
@@ -135,6 +138,13 @@ impl Request {
             Value::String(id) => id.clone(),
             other => other.to_string(),
         }
+    }
+
+    /// The order that it carries, byte for byte.
+    pub fn raw_order(&self) -> &[u8] {
+        let text = str::from_utf8(&self.raw).unwrap();
+        let from = text.split_once(r#""order":"#).unwrap().1;
+        from.rsplit_once(r#","occurred_at":"#).unwrap().0.as_bytes()
     }
 
     pub fn event_type(&self) -> &str {

@@ -1,6 +1,7 @@
 //! What the DLQ topic and the table of dead letters hold.
 
-use herald::core::record::{Coordinates, Header, Record};
+use herald::core::record::{Coordinates, Header, Offset, Partition, Record};
+use herald::postgres::stored_form;
 use sqlx::PgPool;
 
 use super::World;
@@ -34,6 +35,10 @@ pub async fn rows(pool: &PgPool) -> Vec<Row> {
 }
 
 impl Row {
+    pub fn place(&self) -> Coordinates {
+        Coordinates { partition: Partition(self.kpartition), offset: Offset(self.koffset) }
+    }
+
     pub fn is_of(&self, coordinates: Coordinates) -> bool {
         (self.kpartition, self.koffset) == (coordinates.partition.0, coordinates.offset.0)
     }
@@ -51,6 +56,18 @@ impl World {
         self.kafka.records(&self.dlq_topic).await
     }
 
+    /// Asserts that the rows of these dead letters hold the records of the source topic byte for byte.
+    pub async fn assert_kept_as_they_came(&self, places: &[Coordinates]) {
+        let source = self.kafka.records(&self.topic).await;
+        for place in places {
+            let record = source.iter().find(|record| record.coordinates == *place).unwrap();
+            let statement = "SELECT record FROM dead_letters WHERE kpartition = $1 AND koffset = $2";
+            let row = sqlx::query_scalar(statement).bind(place.partition.0).bind(place.offset.0);
+            let stored: Vec<u8> = row.fetch_one(&self.database.pool).await.unwrap();
+            assert!(stored == stored_form(record), "the row of {place:?} holds another record");
+        }
+    }
+
     async fn rows_when(&self, what: &str, count: usize, wanted: fn(&Row) -> bool) -> Vec<Row> {
         wait_until(&format!("{count} {what}"), EVENTUALLY, async || {
             let rows = rows(&self.database.pool).await;
@@ -59,6 +76,21 @@ impl World {
         })
         .await
     }
+}
+
+/// Asserts that the letter holds the record whole, or points to its row because it is too large; says which.
+pub fn is_whole(letter: &Record, original: &Record) -> bool {
+    let is_ours = |header: &&Header| header.name.starts_with(b"herald-") || header.name.starts_with(b"__dlq.errors.");
+    let kept = |record: &'_ Record| record.headers.iter().filter(|one| !is_ours(one)).cloned().collect::<Vec<_>>();
+    let is_whole = headers(letter, "herald-payload").is_empty();
+    if is_whole {
+        assert!((&letter.key, &letter.value) == (&original.key, &original.value), "the letter was changed");
+        assert!(kept(letter) == kept(original), "its headers were changed");
+    } else {
+        assert_eq!(text(letter, "herald-payload"), "postgres");
+        assert!(letter.value.is_none());
+    }
+    is_whole
 }
 
 /// The letter of the record that was polled from there.

@@ -138,6 +138,7 @@ fn overtakes(seen: &BTreeMap<Identity, Vec<&Request>>, earlier: &Produced, later
 mod tests {
     use std::time::{Duration, Instant};
 
+    use bytes::Bytes;
     use herald::core::record::{Coordinates, Offset, Partition};
     use serde_json::json;
 
@@ -162,6 +163,7 @@ mod tests {
             path: "/notify".to_owned(),
             headers: vec![("idempotency-key".to_owned(), format!("{order_id}-{event_type}"))],
             body: json!({"type": event_type, "order": {"order_id": order_id}}),
+            raw: Bytes::new(),
         }
     }
 

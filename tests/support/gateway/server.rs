@@ -116,6 +116,7 @@ impl Shared {
             headers,
             body: serde_json::from_slice(body)
                 .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned())),
+            raw: Bytes::copy_from_slice(body),
         };
         let mut requests = self.requests.lock().unwrap();
         let (sequence, answer) = self.script.lock().unwrap().answer_to(&request.order_id());
