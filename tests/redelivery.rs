@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use herald::core::record::{Offset, Partition};
+use bytes::Bytes;
+use herald::core::record::{Header, Offset, Partition};
+use serde_json::json;
 
 use crate::support::gateway::Answer;
+use crate::support::kafka::NewRecord;
+use crate::support::letters::{self, letter_of};
 use crate::support::wait::{EVENTUALLY, SOON, wait_until};
 use crate::support::worker::{Worker, WorkerSetup};
 use crate::support::{World, orders};
@@ -104,6 +108,42 @@ async fn an_order_whose_worker_is_frozen_past_its_session_is_repeated_once_with_
     for worker in [&holder, &peer] {
         worker.assert_accounting_closes().await;
     }
+}
+
+#[tokio::test]
+async fn an_order_that_comes_again_with_other_content_is_a_conflict_and_was_notified_once() {
+    let mut world = World::with_partitions(2).await;
+    let worker = world.worker().start().await;
+    world.produce_in(0, &[orders::created(ORDER)]).await;
+    world.all_committed().await;
+    let again = |quantity: u32, partition| {
+        let mut event = orders::created(ORDER);
+        event["order"]["quantity"] = json!(quantity);
+        let headers = vec![Header { name: Bytes::from_static(b"n"), value: Some(Bytes::from_static(b"\0\xff")) }];
+        NewRecord { key: Some(Bytes::from_static(b"\xff")), headers, ..orders::record(&event).in_partition(partition) }
+    };
+    let places = world.kafka.produce(&world.topic, vec![again(400, 0), again(500, 1)]).await;
+    // The first content again is no conflict.
+    world.produce_in(1, &[orders::created(ORDER)]).await;
+    world.all_committed().await;
+
+    let requests = world.gateway.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    assert_eq!(requests[0].body["order"], orders::created(ORDER)["order"]);
+    let rows = world.buried(2).await;
+    assert!(rows.iter().all(|row| row.reason == "conflict" && places.contains(&row.place())), "{rows:?}");
+    let letters = world.published(2).await;
+    let source = world.kafka.records(&world.topic).await;
+    for place in &places {
+        let original = source.iter().find(|record| record.coordinates == *place).unwrap();
+        assert!(letters::is_whole(letter_of(&letters, *place), original));
+    }
+    world.assert_kept_as_they_came(&places).await;
+    assert_eq!(world.orders_in_state("d").await, BTreeSet::from([ORDER.to_string()]));
+    for (outcome, count) in [("notified", 1.0), ("duplicate", 1.0), ("dead_lettered", 2.0)] {
+        worker.wait_for_metric("herald_records_total", &[("outcome", outcome)], count).await;
+    }
+    worker.assert_accounting_closes().await;
 }
 
 /// Longer than any freeze here: an answer that waits in the socket of a frozen worker is still an answer.
