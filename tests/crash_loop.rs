@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::support::gateway::Answer;
+use crate::support::letters;
 use crate::support::wait::{EVENTUALLY, wait_until};
 use crate::support::worker::{Worker, WorkerSetup};
 use crate::support::{World, orders};
@@ -20,7 +21,7 @@ fn setup(world: &World) -> WorkerSetup {
 async fn dies(world: &World, worker: &mut Worker, deaths: usize) -> bool {
     let is_deadly = wait_until("the deadly order is asked for, or buried", EVENTUALLY, async || {
         let asked = world.gateway.requests_for(DEADLY).len();
-        let buried = crate::support::letters::rows(&world.database.pool).await.len();
+        let buried = letters::rows(&world.database.pool).await.len();
         match (asked > deaths, buried > 0) {
             (true, _) => Ok(true),
             (false, true) => Ok(false),
@@ -122,5 +123,74 @@ async fn kills_of_a_worker_that_works_or_has_nothing_to_do_make_no_suspects() {
     }
     assert!(world.verdict().lost.is_empty());
     worker.wait_for_metric("herald_crash_loop_partitions", &[], 0.0).await;
-    assert!(crate::support::letters::rows(&world.database.pool).await.is_empty());
+    assert!(letters::rows(&world.database.pool).await.is_empty());
+}
+
+#[tokio::test]
+async fn deploys_that_cut_the_same_order_off_again_and_again_make_no_suspects() {
+    let mut world = World::with_partitions(1).await;
+    world.gateway.always_answer_order(DEADLY, Answer::Hang);
+    world.produce(&(10..20).map(orders::created).collect::<Vec<_>>()).await;
+    let setup = setup(&world).with("HERALD_DELIVERY__DRAIN_TIMEOUT", "1s").with("HERALD_WEBHOOK__TIMEOUT", "2m");
+    for deploys in 0..5 {
+        let mut worker = setup.spawn();
+        wait_until("the order is asked for", EVENTUALLY, async || {
+            let asked = world.gateway.requests_for(DEADLY).len();
+            if asked > deploys { Ok(()) } else { Err(format!("{asked} times\n{}", worker.log())) }
+        })
+        .await;
+        worker.sigterm();
+        assert_eq!(worker.wait_exit(EVENTUALLY).await, 1, "{}", worker.log());
+        assert!(worker.log().contains("1 delivery was aborted"), "{}", worker.log());
+    }
+    world.gateway.always_answer_order(DEADLY, Answer::ok());
+    let worker = setup.start().await;
+    worker.wait_for_metric("herald_crash_loop_partitions", &[], 0.0).await;
+    world.all_committed().await;
+    assert!(world.verdict().is_clean(), "{:?}", world.verdict());
+    assert_eq!(world.gateway.requests_for(DEADLY).len(), 6);
+    assert!(letters::rows(&world.database.pool).await.is_empty());
+    worker.assert_accounting_closes().await;
+}
+
+#[tokio::test]
+async fn of_several_workers_that_die_of_an_order_one_after_another_all_other_orders_are_notified_once() {
+    let mut world = World::with_partitions(2).await;
+    world.gateway.always_answer_order(DEADLY, Answer::Hang);
+    // Nobody has a place of its own in the group: each death is a session that times out.
+    let setup = world.worker().with("HERALD_KAFKA__SESSION_TIMEOUT", "6s").with("HERALD_WEBHOOK__TIMEOUT", "5m");
+    let mut workers = vec![setup.spawn(), setup.spawn(), setup.spawn()];
+    world.produce_evenly(&(0..60).map(orders::created).collect::<Vec<_>>()).await;
+    wait_until("all others are settled", EVENTUALLY, async || {
+        let settled = world.orders_in_state("d").await.len();
+        if settled == 59 { Ok(()) } else { Err(settled) }
+    })
+    .await;
+    let mut deaths = 0;
+    loop {
+        let is_buried = wait_until("the deadly order is asked for again, or buried", EVENTUALLY, async || {
+            let (asked, buried) =
+                (world.gateway.requests_for(DEADLY).len(), letters::rows(&world.database.pool).await.len());
+            if asked > deaths || buried > 0 { Ok(buried > 0) } else { Err(format!("asked {asked} times")) }
+        })
+        .await;
+        if is_buried {
+            break;
+        }
+        let place = world.produced.iter().find(|event| event.order_id == DEADLY).unwrap().coordinates.partition;
+        let owner = world.owners().await[&place];
+        let dying = workers.iter().position(|worker| worker.pid() == owner).expect("one of them");
+        workers.remove(dying).kill9().await;
+        deaths += 1;
+        assert!(deaths <= 7, "{:?}", world.gateway.requests_for(DEADLY));
+        workers.push(setup.spawn());
+    }
+    world.all_committed().await;
+    let letters = world.published(1).await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters::text(&letters[0], "herald-reason"), "crash_loop");
+    let verdict = world.verdict();
+    assert_eq!(verdict.lost.into_iter().map(|(order_id, _)| order_id).collect::<Vec<_>>(), [DEADLY]);
+    assert_eq!(world.gateway.accepted(), 59);
+    assert_eq!(world.gateway.requests().len(), 59 + deaths);
 }

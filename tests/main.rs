@@ -32,6 +32,7 @@ mod guarantees;
 mod harness;
 mod joining_and_leaving;
 mod ledger;
+mod lost_offsets;
 mod metrics;
 mod notification;
 mod odd_records;
