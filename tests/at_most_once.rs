@@ -80,3 +80,32 @@ async fn what_was_on_its_way_when_the_worker_was_killed_is_uncertain_and_all_els
     assert_eq!(asked(&world, 1), names(0..50), "no order is asked for twice");
     worker.assert_accounting_closes().await;
 }
+
+#[tokio::test]
+async fn while_the_gateway_hangs_each_order_it_is_asked_for_is_uncertain_and_few_are_asked_for() {
+    let mut world = World::with_partitions(2).await;
+    world.gateway.answer(Answer::Hang);
+    world.produce(&(0..200).map(orders::created).collect::<Vec<_>>()).await;
+    let worker = setup(&world)
+        .with("HERALD_WEBHOOK__TIMEOUT", "1s")
+        .with("HERALD_DELIVERY__MAX_CONCURRENT", "8")
+        .with("HERALD_BREAKER__INITIAL_WAIT", "100ms")
+        .with("HERALD_BREAKER__MAX_WAIT", "200ms")
+        .start()
+        .await;
+    worker.wait_unready("breaker").await;
+    let buried = world.buried(1).await.len();
+    // Nobody knows of the probes either.
+    world.buried(buried + 3).await;
+    world.gateway.answer(Answer::ok());
+    world.all_committed().await;
+    let uncertain = world.orders_in_state("u").await;
+    let letters = world.buried(uncertain.len()).await;
+    assert!(letters.iter().all(|letter| letter.reason == "uncertain"), "{letters:?}");
+    assert_eq!(letters.len(), uncertain.len());
+    assert_eq!(asked(&world, 1), names(0..200), "no order is asked for twice");
+    assert_eq!(world.gateway.accepted(), 200 - uncertain.len());
+    // Those that were on their way until the breaker opened, and one at a time since.
+    assert!(uncertain.len() < 100, "{} of 200", uncertain.len());
+    worker.assert_accounting_closes().await;
+}

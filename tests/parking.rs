@@ -52,6 +52,32 @@ async fn assert_all_is_told(world: &World, worker: &Worker) {
 }
 
 #[tokio::test]
+async fn a_slow_key_holds_up_no_other_and_as_many_as_there_are_places_hold_up_all() {
+    let mut world = World::with_partitions(1).await;
+    let setup = setup(&world).with("HERALD_WEBHOOK__TIMEOUT", "1m");
+    let worker = setup.with("HERALD_DELIVERY__MAX_CONCURRENT", "4").start().await;
+    world.gateway.answer_order("1", [Answer::ok().after(Duration::from_secs(8))]);
+    world.produce(&life(1..2).into_iter().chain((100..150).map(orders::created)).collect::<Vec<_>>()).await;
+    world.all_committed().await;
+    let slow = world.gateway.requests_for("1")[0].answered.unwrap();
+    let is_other = |request: &Request| request.order_id() != "1";
+    assert!(world.gateway.requests().iter().all(|request| !is_other(request) || request.answered.unwrap() < slow));
+
+    let all_places = 200..204_u64;
+    for order_id in all_places.clone() {
+        world.gateway.answer_order(&order_id.to_string(), [Answer::ok().after(Duration::from_secs(3))]);
+    }
+    let before = world.gateway.requests().len();
+    world.produce(&all_places.clone().chain(300..310).map(orders::created).collect::<Vec<_>>()).await;
+    assert_all_is_told(&world, &worker).await;
+    let since = &world.gateway.requests()[before..];
+    let (slow, others): (Vec<_>, Vec<_>) = since.iter().partition(|one| one.order_id().starts_with('2'));
+    let first_answer = slow.iter().filter_map(|request| request.answered).min().unwrap();
+    assert_eq!((slow.len(), others.len()), (4, 10));
+    assert!(others.iter().all(|request| request.received >= first_answer), "{others:?}");
+}
+
+#[tokio::test]
 async fn a_record_told_to_wait_a_minute_is_parked_with_those_behind_it_and_its_partition_goes_on() {
     let mut world = World::with_partitions(1).await;
     world.gateway.answer_order("1", [later(60)]);
