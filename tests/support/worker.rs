@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use herald::supervised::{Options, Signal, Supervised};
 use serde_json::Value;
@@ -246,15 +247,34 @@ impl Worker {
 
     /// I7: every polled record has ended one way or is in flight.
     pub async fn assert_accounting_closes(&self) {
-        wait_until("the accounting closes", SOON, async || {
-            let metrics = self.metrics().await;
-            let sum = |name| metrics.sum(name, &[]);
-            let ended = sum("herald_records_total") + sum("herald_records_handed_back_total");
-            equal(ended + sum("herald_records_in_flight"), &sum("herald_records_polled_total"))
-        })
-        .await;
+        wait_until("the accounting closes", SOON, async || self.metrics().await.accounting()).await;
         let metrics = self.metrics().await;
         assert!(metrics.sum("herald_invariant_violations_total", &[]) < 1.0, "{}", self.log());
+    }
+
+    /// The same of whoever is alive at the end of its test, and answers: one that was frozen or killed does not.
+    fn assert_sums_close_at_the_end(&self) {
+        let limit = Instant::now() + Duration::from_secs(10);
+        while let Some(metrics) = self.last_metrics() {
+            assert!(metrics.sum("herald_invariant_violations_total", &[]) < 1.0, "{}", self.log());
+            let Err(difference) = metrics.accounting() else { return };
+            assert!(Instant::now() < limit, "the accounting does not close: {difference}\n{}", tail(&self.log));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Without the runtime of the test, which may be ending.
+    fn last_metrics(&self) -> Option<Metrics> {
+        const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
+        self.process.as_ref().filter(|process| process.exit_status().is_none())?;
+        let address = self.http.strip_prefix("http://")?;
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(PATIENCE).ok()?;
+        write!(stream, "GET /metrics HTTP/1.0\r\nhost: {address}\r\nconnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.contains(" 200 ").then(|| Metrics::parse(body))
     }
 
     /// Asks for a graceful end.
@@ -301,11 +321,20 @@ impl Drop for Worker {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- end of the worker's log ---\n{}", tail(&self.log));
+        } else {
+            self.assert_sums_close_at_the_end();
         }
     }
 }
 
 impl Metrics {
+    /// I7, of one look: series are not read at the same moment.
+    fn accounting(&self) -> Result<f64, String> {
+        let sum = |name| self.sum(name, &[]);
+        let ended = sum("herald_records_total") + sum("herald_records_handed_back_total");
+        equal(ended + sum("herald_records_in_flight"), &sum("herald_records_polled_total"))
+    }
+
     pub fn parse(text: &str) -> Self {
         let series = text
             .lines()
