@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::consumer::ConsumerEvent;
 use super::poller::Poller;
@@ -15,7 +16,7 @@ use super::poller::Poller;
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A connection that breaks off and comes back, or a broker whose tasks others take over, is no outage.
-const GONE_AFTER: Duration = Duration::from_secs(2);
+const GONE_AFTER: Duration = Duration::from_secs(5);
 
 /// Under way while it is not known whether a broker answers.
 #[derive(Clone, Debug)]
@@ -41,13 +42,19 @@ impl Poller {
         let Some(mut search) = self.due.look_for_brokers.take_if(|search| search.next_look <= now) else {
             return;
         };
-        if self.consumer.fetch_metadata(Some(&self.topic), ANSWER_TIMEOUT).is_ok() {
-            if search.is_reported {
-                self.outbox.push(ConsumerEvent::Brokers(Ok(())));
-            }
-            return;
-        }
+        let answer = self.consumer.fetch_metadata(Some(&self.topic), ANSWER_TIMEOUT);
         let now = Instant::now();
+        match answer {
+            Ok(_) => {
+                if search.is_reported {
+                    self.outbox.push(ConsumerEvent::Brokers(Ok(())));
+                }
+                return;
+            }
+            // One is connected and slow: librdkafka's own timeouts say when it is gone.
+            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)) => search.missing_since = now,
+            Err(_) => {}
+        }
         if !search.is_reported && now.duration_since(search.missing_since) >= GONE_AFTER {
             self.outbox.push(ConsumerEvent::Brokers(Err(format!("no broker answers: {}", search.error))));
             search.is_reported = true;
