@@ -94,6 +94,8 @@ pub struct Stats {
 struct Loaded {
     records: usize,
     bytes: usize,
+    /// Those of them that are no replays.
+    retries: usize,
 }
 
 #[derive(Debug)]
@@ -354,6 +356,7 @@ impl Engine {
         self.bytes -= entry.bytes;
         self.loaded.records -= usize::from(entry.is_parked());
         self.loaded.bytes -= if entry.is_parked() { entry.bytes } else { 0 };
+        self.loaded.retries -= usize::from(entry.origin == Origin::Parked);
         if let (true, false, Some(state)) =
             (entry.was_claimed_before, entry.orphaned, self.partitions.get_mut(&entry.partition()))
         {

@@ -131,13 +131,13 @@ impl Engine {
         Some(self.loads.held_until.map_or(due, |until| due.max(until)))
     }
 
-    /// Memory may be full of records that wait for parked ones: some of these are read all the same.
+    /// Memory may be full of records that wait for parked ones, replays among them: some of these are read all the same.
     fn may_load(&self) -> bool {
         let has_memory = self.entries.len() < self.config.max_records && self.bytes < self.config.max_bytes;
         self.loads.under_way.is_none()
             && !self.is_suspended
-            && (has_memory || self.loaded.records == 0)
-            && self.loaded.records <= self.config.max_records / PARKED_SHARE
+            && (has_memory || self.loaded.retries == 0)
+            && self.loaded.retries <= self.config.max_records / PARKED_SHARE
     }
 
     /// While a delivery of an earlier session runs, it may be that of a parked record.
@@ -213,6 +213,7 @@ impl Engine {
             }
             self.bytes += entry.bytes;
             self.loaded.records += 1;
+            self.loaded.retries += 1;
             self.loaded.bytes += entry.bytes;
             self.entries.insert(ticket, Box::new(entry));
             tickets.push(ticket);

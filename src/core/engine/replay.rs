@@ -50,13 +50,15 @@ impl Engine {
         }
     }
 
-    /// Not what is in memory already or was refused a moment ago, nor what was read for an ownership that is over.
+    /// Not what is in memory already or was refused a moment ago, nor what was read for an ownership that is over, or before its key
+    /// was parked: in memory it would wait for as long as that lasts.
     fn may_take_in(&mut self, now: Now, replay: &ReplayRow) -> bool {
         let at = replay.row.record.coordinates;
         let Some(state) = self.partitions.get_mut(&at.partition) else { return false };
         state.is_active()
             && state.epoch == replay.epoch
             && !self.orphans.contains_key(&at.partition)
+            && !state.parked.is_blocked(replay.key)
             && !state.replayed.contains_key(&at.offset)
             && !state.is_refused(at.offset, now)
             && !matches!(state.watermark.locate(at.offset), Whereabouts::Unfinished(_))

@@ -10,6 +10,7 @@ mod loads;
 mod outage;
 mod parked_limit;
 mod parking;
+mod progress;
 mod replay;
 mod replayed;
 mod simulation;

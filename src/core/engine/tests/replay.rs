@@ -14,7 +14,8 @@ fn replay(bench: &mut Bench, record: &Record) {
 
 fn due(bench: &mut Bench) -> Vec<ReplayRow> {
     let (wanted, room) = bench.engine.replays_wanted();
-    bench.tables.replays(bench.now, &wanted, room)
+    let held: Vec<_> = bench.engine.replays_held().collect();
+    bench.tables.replays(bench.now, &wanted, &held, room)
 }
 
 /// Buries the order of each record as a permanent failure.

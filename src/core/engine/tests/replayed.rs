@@ -34,16 +34,23 @@ impl Tables {
         self.parked.insert(identity, waiting);
     }
 
-    /// The replayed records of these partitions that are due, but for those of keys that wait for a retry. What was settled
-    /// otherwise is removed.
-    pub(super) fn replays(&mut self, now: Now, wanted: &[(Partition, Epoch)], room: usize) -> Vec<ReplayRow> {
+    /// The replayed records of these partitions that are due, but for those that are held in memory and those of keys that wait for
+    /// a retry. What was settled otherwise is removed.
+    pub(super) fn replays(
+        &mut self,
+        now: Now,
+        wanted: &[(Partition, Epoch)],
+        held: &[Coordinates],
+        room: usize,
+    ) -> Vec<ReplayRow> {
         let epoch = |waiting: &Waiting| {
             let wanted = wanted.iter().find(|(partition, _)| *partition == waiting.coordinates.partition);
             wanted.map(|(_, epoch)| *epoch)
         };
         let is_due = |waiting: &Waiting| {
             let waits_behind = || !self.retries(waiting.coordinates.partition, Some(waiting.key)).is_empty();
-            waiting.is_replay && waiting.due <= now && epoch(waiting).is_some() && !waits_behind()
+            let is_held = held.contains(&waiting.coordinates);
+            waiting.is_replay && !is_held && waiting.due <= now && epoch(waiting).is_some() && !waits_behind()
         };
         let mut due: Vec<_> = self.parked.iter().filter(|(_, waiting)| is_due(waiting)).collect();
         due.sort_by_key(|(_, waiting)| waiting.due);

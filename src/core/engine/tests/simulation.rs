@@ -388,8 +388,9 @@ impl World {
     /// An operator schedules a letter, or a worker reads those that are due.
     fn replay(&mut self, index: usize) {
         if self.is_calm || self.random.bool() {
-            let (wanted, room) = self.workers[index].engine.replays_wanted();
-            let replays = self.tables.replays(self.now, &wanted, room);
+            let engine = &self.workers[index].engine;
+            let ((wanted, room), held) = (engine.replays_wanted(), engine.replays_held().collect::<Vec<_>>());
+            let replays = self.tables.replays(self.now, &wanted, &held, room);
             *self.counts.entry("replays loaded").or_default() += replays.len();
             return self.input(index, Input::ReplaysLoaded { replays });
         }

@@ -1,0 +1,86 @@
+//! Whatever memory is full of, and whoever waits for whom: something goes on.
+
+use super::parking::Bench;
+use super::*;
+use crate::core::input::ReplayRow;
+use crate::core::key::LaneKey;
+
+const USER: u64 = 7;
+
+fn of_user(offset: i64, user: u64) -> Record {
+    let text = String::from_utf8(order(P0, offset, offset.unsigned_abs()).value.unwrap().to_vec()).unwrap();
+    record(P0, offset, text.replace(r#""user_id":7"#, &format!(r#""user_id":{user}"#)))
+}
+
+fn of_one_user(offsets: std::ops::Range<i64>) -> Vec<Record> {
+    offsets.map(|offset| of_user(offset, USER)).collect()
+}
+
+/// Order is kept by user; ten may be parked, and twenty held in memory.
+fn ordered_by_user() -> Bench {
+    Bench::new(|config| {
+        config.decoder = Decoder::new(["ORDER_CREATED"], OrderingKey::UserId);
+        config.max_parked = 10;
+        config.max_records = 20;
+        config.breaker.failing_keys = usize::MAX;
+    })
+}
+
+/// The letters that are due, as a statement read them.
+fn due(bench: &mut Bench, key: Option<LaneKey>) -> Vec<ReplayRow> {
+    let (wanted, room) = bench.engine.replays_wanted();
+    let held: Vec<_> = bench.engine.replays_held().collect();
+    let rows = bench.tables.replays(bench.now, &wanted, &held, room).into_iter();
+    rows.map(|row| ReplayRow { key: key.unwrap_or(row.key), ..row }).collect()
+}
+
+#[test]
+fn a_replay_of_a_key_that_is_parked_stays_in_the_table_and_keeps_nothing_from_being_read() {
+    let mut bench = ordered_by_user();
+    bench.poll(of_one_user(0..1));
+    bench.answer(fails(FailureClass::Permanent));
+    bench.tables.schedule_replay(&of_user(0, USER));
+    // Read before what is parked of its user was in the table.
+    let key = LaneKey::of(USER.to_string().as_bytes());
+    let replays = due(&mut bench, Some(key));
+    assert_eq!(replays.len(), 1);
+    bench.poll(of_one_user(1..11));
+    bench.answer(fails(TRANSIENT));
+    bench.poll(of_one_user(11..21));
+    bench.input(Input::ReplaysLoaded { replays: replays.clone() });
+    bench.poll(of_one_user(21..41));
+    for offset in 1..41 {
+        assert_eq!(bench.answer_next(Ok(())).0, offset);
+    }
+    assert_eq!(bench.stored, 41);
+    bench.input(Input::ReplaysLoaded { replays });
+    assert_eq!(bench.answer_next(Ok(())).0, 0);
+}
+
+#[test]
+fn memory_that_is_full_does_not_keep_retries_from_being_read() {
+    let mut bench = Bench::new(|config| config.max_records = 4);
+    bench.poll(vec![order(P0, 0, 0)]);
+    bench.answer(fails(TRANSIENT));
+    bench.poll((1..6).map(|offset| order(P0, offset, offset.unsigned_abs())).collect());
+    bench.wait(Duration::from_secs(10));
+    assert!(bench.running.iter().any(|delivery| delivery.coordinates.offset == Offset(0)));
+}
+
+#[test]
+fn replays_that_run_do_not_keep_retries_from_being_read() {
+    let mut bench = Bench::new(|config| config.max_records = 20);
+    bench.poll((0..6).map(|offset| order(P0, offset, offset.unsigned_abs())).collect());
+    (0..6).for_each(|_| {
+        let _ = bench.answer(fails(FailureClass::Permanent));
+    });
+    bench.poll(vec![order(P0, 6, 6)]);
+    bench.answer(fails(TRANSIENT));
+    (0..6).for_each(|offset| bench.tables.schedule_replay(&order(P0, offset, offset.unsigned_abs())));
+    let replays = due(&mut bench, None);
+    bench.input(Input::ReplaysLoaded { replays });
+    assert_eq!(bench.running.len(), 6);
+    bench.wait(Duration::from_secs(10));
+    let running: Vec<i64> = bench.running.iter().map(|delivery| delivery.coordinates.offset.0).collect();
+    assert_eq!(running, [0, 1, 2, 3, 4, 5, 6]);
+}
