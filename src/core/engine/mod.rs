@@ -98,6 +98,13 @@ struct Loaded {
     retries: usize,
 }
 
+/// Polled records that are about to be parked: they leave memory as soon as they are in the table.
+#[derive(Debug, Default)]
+struct Leaving {
+    records: usize,
+    bytes: usize,
+}
+
 #[derive(Debug)]
 pub struct Engine {
     config: EngineConfig,
@@ -132,6 +139,7 @@ pub struct Engine {
     delivering: usize,
     /// Records in memory out of `parked_events`.
     loaded: Loaded,
+    leaving: Leaving,
     bytes: usize,
     busy_records: usize,
     paused: Option<PauseCause>,
@@ -172,6 +180,7 @@ impl Engine {
             serial: Serial::default(),
             delivering: 0,
             loaded: Loaded::default(),
+            leaving: Leaving::default(),
             bytes: 0,
             busy_records: 0,
             paused: None,
@@ -378,6 +387,10 @@ impl Engine {
         };
         adjust(&mut self.busy_records, is_busy(before), is_busy(stage));
         adjust(&mut self.delivering, is_delivering(before), is_delivering(stage));
+        let is_leaving = |stage| stage == Stage::Parking && matches!(entry.origin, Origin::Polled { .. });
+        let bytes_of = |is_leaving: bool| if is_leaving { entry.bytes } else { 0 };
+        adjust(&mut self.leaving.records, is_leaving(before), is_leaving(stage));
+        self.leaving.bytes = self.leaving.bytes + bytes_of(is_leaving(stage)) - bytes_of(is_leaving(before));
         if entry.orphaned {
             return;
         }

@@ -13,12 +13,12 @@ use crate::core::retry::Schedule;
 /// Ended records that a watermark may remember behind an unfinished one, for each record that may be held. They cost 24 bytes.
 const REMEMBERED_PER_RECORD: usize = 50;
 
-/// Whether more may be parked. While it may not, far retries wait in memory as long as half of it is left, and beyond that nothing
-/// more is fetched but for *overdrafts*.
+/// Whether more may be parked. While it may not, far retries and followers of parked keys wait in memory as long as half of it is left,
+/// and beyond that nothing more is fetched but for *overdrafts*.
 ///
 /// An overdraft is one fetch, admitted when nothing that is held could still show that the channel works. Without it nothing could
-/// ever be buried, so no room would ever be made. What fails of it is parked beyond the limit: a record that waited in memory could
-/// keep the next one out.
+/// ever be buried, so no room would ever be made. As much as it brings beyond that half is parked beyond the limit: what waited in
+/// memory could keep the next one out.
 #[derive(Debug)]
 pub(super) struct ParkingRoom {
     is_full: bool,
@@ -106,8 +106,14 @@ impl Engine {
     pub(super) fn may_park(&self, origin: Origin) -> bool {
         match origin {
             Origin::Parked | Origin::Replayed => true,
-            Origin::Polled { .. } => !self.parking_room.is_full || !self.leaves_memory(2),
+            Origin::Polled { .. } => !self.parking_room.is_full || !self.leaves_memory_to_wait_in(),
         }
+    }
+
+    /// Half of it, once those that are about to be parked have left.
+    fn leaves_memory_to_wait_in(&self) -> bool {
+        let (records, bytes) = (self.loaded.records + self.leaving.records, self.loaded.bytes + self.leaving.bytes);
+        self.fits(2, self.entries.len() - records, self.bytes - bytes)
     }
 
     fn may_overdraw(&self, now: Now) -> bool {
@@ -131,6 +137,9 @@ impl Engine {
         // At least half of the bound, so that a growing wait grows.
         let bound = room.waits.bound(room.overdrafts);
         room.next_overdraft = now + bound / 2 + room.waits.wait(room.overdrafts, None, &mut self.random) / 2;
+        if !self.leaves_memory_to_wait_in() {
+            self.move_all_waiting();
+        }
     }
 
     fn look_for_parking_room(&mut self) {
@@ -138,9 +147,15 @@ impl Engine {
         let parts = if was_full { 9 } else { 10 };
         self.parking_room.is_full = self.parked_rows() * 10 >= self.config.max_parked * parts;
         if was_full && !self.parking_room.is_full {
-            let heads: Vec<Ticket> = self.partitions.values().flat_map(super::PartitionState::heads).collect();
-            self.move_waiting(&heads);
+            self.move_all_waiting();
         }
+    }
+
+    /// Those that came first before others: what is parked beyond the limit is no matter of chance.
+    fn move_all_waiting(&mut self) {
+        let mut heads: Vec<Ticket> = self.partitions.values().flat_map(super::PartitionState::heads).collect();
+        heads.sort_unstable();
+        self.move_waiting(&heads);
     }
 
     /// Those that waited in memory behind parked ones of their key go on when the last of these has ended.

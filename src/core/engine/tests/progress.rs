@@ -6,6 +6,7 @@ use crate::core::input::ReplayRow;
 use crate::core::key::LaneKey;
 
 const USER: u64 = 7;
+const HEALTHY: u64 = 8;
 
 fn of_user(offset: i64, user: u64) -> Record {
     let text = String::from_utf8(order(P0, offset, offset.unsigned_abs()).value.unwrap().to_vec()).unwrap();
@@ -83,4 +84,30 @@ fn replays_that_run_do_not_keep_retries_from_being_read() {
     bench.wait(Duration::from_secs(10));
     let running: Vec<i64> = bench.running.iter().map(|delivery| delivery.coordinates.offset.0).collect();
     assert_eq!(running, [0, 1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_hopeless_key_that_fills_the_memory_does_not_keep_others_from_showing_that_the_channel_works() {
+    let mut bench = ordered_by_user();
+    // For long there is only this one, and it fails each time.
+    let begin_of_others = Duration::from_hours(2);
+    let (mut end, mut others_from) = (0, i64::MAX);
+    while bench.dead().is_empty() {
+        if bench.engine.stats().paused.is_none() {
+            if bench.now >= begin_of_others {
+                others_from = others_from.min(end);
+            }
+            let user = if end < others_from { USER } else { HEALTHY };
+            bench.poll((end..end + 3).map(|offset| of_user(offset, user)).collect());
+            end += 3;
+        }
+        while let Some(delivery) = bench.running.front() {
+            let is_healthy = delivery.coordinates.offset.0 >= others_from;
+            bench.now += Duration::from_millis(1);
+            bench.answer(if is_healthy { Ok(()) } else { fails(TRANSIENT) });
+        }
+        bench.wait(Duration::from_millis(500));
+        assert!(bench.now < begin_of_others * 2, "{:?}", bench.engine.stats());
+    }
+    assert!((100..2_000).contains(&end), "{end} were let in");
 }
