@@ -8,7 +8,7 @@ use super::Engine;
 use crate::core::claim::{Verdict, judge};
 use crate::core::decode::synthetic_identity;
 use crate::core::effect::{ClaimResult, Effect, Effects, Outcome, Report};
-use crate::core::entry::{Burial, Busy, Stage};
+use crate::core::entry::{Burial, Busy, Entry, Origin, Stage};
 use crate::core::failure::Reason;
 use crate::core::input::{Holder, LedgerRow, Now, Ticket};
 use crate::core::watermark::Whereabouts;
@@ -152,11 +152,13 @@ impl Engine {
     }
 
     /// The holder may wait for a claim that is held behind this record: in a ring of lanes of different workers each would wait
-    /// for the other for ever.
+    /// for the other for ever. Nobody waits for a replay: a copy of one ends at once.
     fn yield_claims_behind(&mut self, head: Ticket) {
         let Some(entry) = self.entries.get(&head) else { return };
         let (Some(lane), Some(state)) = (entry.lane, self.partitions.get(&entry.partition())) else { return };
-        let is_claimed = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| entry.stage == Stage::Claimed);
+        let may_be_awaited =
+            |entry: &Entry| entry.stage == Stage::Claimed && matches!(entry.origin, Origin::Polled { .. });
+        let is_claimed = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| may_be_awaited(entry));
         let claimed: Vec<Ticket> = state.lane(lane).filter(is_claimed).collect();
         for ticket in claimed {
             self.set_stage(ticket, Stage::Yielding);

@@ -2,7 +2,7 @@
 
 use super::parking::Bench;
 use super::*;
-use crate::core::input::ReplayRow;
+use crate::core::input::{ParkedRow, ReplayRow};
 use crate::core::key::LaneKey;
 
 const USER: u64 = 7;
@@ -110,4 +110,43 @@ fn a_hopeless_key_that_fills_the_memory_does_not_keep_others_from_showing_that_t
         assert!(bench.now < begin_of_others * 2, "{:?}", bench.engine.stats());
     }
     assert!((100..2_000).contains(&end), "{end} were let in");
+}
+
+/// A worker whose only key waits for a copy elsewhere, and a replay behind it.
+#[test]
+fn a_replay_behind_a_copy_that_waits_keeps_its_place() {
+    let mut bench = super::Bench::new(vec![order(P0, 5, 1)]);
+    let replayed = order(P0, 2, 1);
+    let event_type = "ORDER_CREATED".into();
+    let row = ParkedRow {
+        identity: Identity { order_id: "1".into(), event_type },
+        record: replayed,
+        attempts: 0,
+        starts: 0,
+        first_failed_ago: Duration::ZERO,
+        last_failed_ago: None,
+    };
+    let elsewhere = Coordinates { partition: Partition(1), offset: Offset(9) };
+    let is_held = |claim: &Claim| LedgerRow { holder: holder(elsewhere), ..ours(claim, false) };
+    let claims = bench.claims();
+    bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, is_held(claim))).collect() });
+    let replay = ReplayRow { epoch: EPOCH, key: LaneKey::of(b"1"), row };
+    bench.input(Input::ReplaysLoaded { replays: vec![replay] });
+    for _ in 0..30 {
+        bench.wait(Duration::from_millis(500));
+        let yielded = bench.take(|effect| if let Effect::Yield(batch) = effect { Ok(batch) } else { Err(effect) });
+        assert!(yielded.is_empty(), "{yielded:?}");
+        let claims = bench.claims();
+        bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, is_held(claim))).collect() });
+    }
+    let claims = loop {
+        bench.wait(Duration::from_millis(500));
+        let claims = bench.claims();
+        if !claims.is_empty() {
+            break claims;
+        }
+    };
+    let done = |claim: &Claim| LedgerRow { state: LedgerState::Done, ..is_held(claim) };
+    bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, done(claim))).collect() });
+    assert_eq!(bench.deliveries().remove(0).coordinates.offset, Offset(2));
 }
