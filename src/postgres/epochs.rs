@@ -2,7 +2,7 @@
 
 use super::pool::Postgres;
 use crate::core::failure::LedgerFailure;
-use crate::core::input::Raised;
+use crate::core::input::{Holder, Raised};
 use crate::core::record::{Epoch, Offset, Partition};
 
 impl Postgres {
@@ -63,6 +63,23 @@ impl Postgres {
         let rows = self.answer(statement.fetch_all(&mut *lease)).await;
         let rows = lease.end(rows).await?;
         Ok(rows.into_iter().map(|row| (Partition(row.kpartition), Epoch(row.epoch))).collect())
+    }
+
+    /// Whether the claim is of an owner before the one that its partition has: that one has not claimed the record again, for the claim
+    /// would be its own then.
+    pub async fn is_left_behind(&self, holder: &Holder) -> Result<bool, LedgerFailure> {
+        let mut lease = self.lease().await?;
+        let statement = sqlx::query_scalar!(
+            r#"SELECT EXISTS (
+               SELECT FROM partition_epochs
+                WHERE consumer_group = $1 AND topic = $2 AND kpartition = $3 AND epoch > $4) AS "is!""#,
+            &*self.group,
+            &*holder.topic,
+            holder.coordinates.partition.0,
+            holder.epoch.0,
+        );
+        let is_left_behind = self.answer(statement.fetch_one(&mut *lease)).await;
+        lease.end(is_left_behind).await
     }
 
     /// Notes that these ownerships ended in good order: their process lives. One that is over already stays as its successor has it.

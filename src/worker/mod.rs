@@ -338,7 +338,7 @@ impl Worker {
                 }
                 Effect::Abort(ticket) => self.deliveries.abort(ticket),
                 Effect::InspectHolder { ticket, holder } => {
-                    self.spawn(ownership::inspect(Arc::clone(&self.lag), ticket, holder));
+                    self.spawn(ownership::inspect(self.postgres.clone(), Arc::clone(&self.lag), ticket, holder));
                 }
                 Effect::ConfirmEpochs { freeze, partitions } => {
                     self.spawn(ownership::confirm(self.postgres.clone(), freeze, partitions));

@@ -1,3 +1,4 @@
+use herald::core::input::Holder;
 use herald::core::record::{Epoch, Offset, Partition};
 
 use crate::ledger::fixture::{TestDatabase, at, claim, test_database};
@@ -85,4 +86,26 @@ async fn an_unclean_end_after_progress_makes_no_suspects() {
     // As a version before this one has left it.
     database.execute("UPDATE partition_epochs SET start_offset = NULL, unclean_ends = 5").await;
     assert_eq!(unclean_ends(&database, "e", 9).await, 0);
+}
+
+#[tokio::test]
+async fn a_claim_is_left_behind_from_when_its_partition_has_another_owner_until_that_one_claims_it() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    let before = database.claim_one(claim("1", at(0, 5), epoch)).await.unwrap().holder;
+    let is_left_behind = async |holder: &Holder| database.postgres.is_left_behind(holder).await.unwrap();
+    assert!(!is_left_behind(&before).await);
+    let next = database.raise(0).await;
+    assert!(is_left_behind(&before).await);
+    assert!(!is_left_behind(&Holder { topic: "another".into(), ..before.clone() }).await);
+
+    let again = database.claim_one(claim("1", at(0, 5), next)).await.unwrap().holder;
+    assert!(!is_left_behind(&again).await);
+    // Who judged it before finds it taken.
+    let mut copy = claim("1", at(1, 3), database.raise(1).await);
+    copy.seize_from = Some(before);
+    assert_eq!(database.claim_one(copy.clone()).await.unwrap().holder, again);
+    database.raise(0).await;
+    copy.seize_from = Some(again);
+    assert_eq!(database.claim_one(copy).await.unwrap().holder.coordinates, at(1, 3));
 }

@@ -19,7 +19,7 @@ const INSPECT_HOLDER_AFTER: Duration = Duration::from_secs(5);
 /// What this worker knows of the copy that holds a claim.
 #[derive(Clone, Copy)]
 enum HolderHere {
-    /// Nothing: only its partition's offsets can tell.
+    /// Nothing: only its partition's offsets and owners can tell.
     Unknown,
     /// It may go on with its claim.
     Alive,
@@ -102,14 +102,23 @@ impl Engine {
     }
 
     fn holder_here(&self, ticket: Ticket, holder: &Holder) -> HolderHere {
-        let state = self.partitions.get(&holder.coordinates.partition).filter(|_| holder.topic == self.config.topic);
-        let (Some(entry), Some(state)) = (self.entries.get(&ticket), state) else { return HolderHere::Unknown };
+        if holder.topic != self.config.topic {
+            return HolderHere::Unknown;
+        }
+        let partition = holder.coordinates.partition;
+        let may_run_still = self.orphans.contains_key(&partition);
+        let (Some(entry), Some(state)) = (self.entries.get(&ticket), self.partitions.get(&partition)) else {
+            return if may_run_still { HolderHere::Alive } else { HolderHere::Unknown };
+        };
         match state.watermark.locate(holder.coordinates.offset) {
             Whereabouts::Unknown => HolderHere::Unknown,
             // An owner before us left it behind. Memory may be full of copies that wait for such ones, so that none is ever fetched.
             Whereabouts::NotYet => {
-                let may_run_still = self.orphans.contains_key(&holder.coordinates.partition);
-                if state.is_active() && !may_run_still { HolderHere::Gone } else { HolderHere::Alive }
+                if state.is_active() && !may_run_still {
+                    HolderHere::Gone
+                } else {
+                    HolderHere::Alive
+                }
             }
             // It ended without this claim, or what is there now is another record: the topic was recreated.
             Whereabouts::Gone => HolderHere::Gone,

@@ -6,6 +6,7 @@
 mod breaker;
 mod copies;
 mod evidence;
+mod inspection;
 mod loads;
 mod outage;
 mod parked_limit;

@@ -34,7 +34,7 @@ const POLL: usize = 4;
 enum Story {
     AtLeastOnce,
     AtMostOnce,
-    /// At least once, and few records may be held; all copies of an order are in one partition.
+    /// At least once, and few records may be held.
     SmallMemory,
     /// Three of five orders always fail, and few records may be parked or held. The topic goes on with others until all have ended.
     FullParking,
@@ -164,14 +164,12 @@ fn worker(seed: u64, story: Story) -> Worker {
 }
 
 /// Few orders, so that copies meet within and across partitions.
-fn any_record(random: &mut fastrand::Rng, story: Story, partition: Partition, offset: i64) -> Record {
+fn any_record(random: &mut fastrand::Rng, partition: Partition, offset: i64) -> Record {
     match random.u8(0..20) {
         0 => record(partition, offset, format!("poison {offset}")),
         1 => record(partition, offset, r#"{"event_type":"UNKNOWN"}"#.into()),
         kind => {
-            let of_partition = 10 * random.u64(0..12) + u64::from(partition.0.unsigned_abs());
-            let order_id = if story == Story::SmallMemory { of_partition } else { random.u64(0..40) };
-            let created = order(partition, offset, order_id);
+            let created = order(partition, offset, random.u64(0..40));
             let text = String::from_utf8(created.value.unwrap().to_vec()).unwrap();
             let event_type = if kind < 11 { "ORDER_CREATED" } else { "ORDER_PAID" };
             record(partition, offset, text.replace("ORDER_CREATED", event_type))
@@ -185,7 +183,7 @@ impl World {
         let log = (0..PARTITIONS).map(|partition| {
             let mut offset = 0;
             let mut next = || {
-                let record = any_record(&mut random, story, name(partition), offset);
+                let record = any_record(&mut random, name(partition), offset);
                 offset += random.i64(1..3);
                 record
             };
@@ -500,7 +498,9 @@ impl World {
                 let partition = number(holder.coordinates.partition);
                 let committed = self.log[partition].get(self.committed[partition]);
                 let is_below = committed.is_none_or(|record| holder.coordinates.offset < record.coordinates.offset);
-                self.input(index, Input::HolderInspected { ticket, abandoned: is_below.then_some(holder) });
+                let owner = self.tables.epoch(holder.coordinates.partition);
+                let is_abandoned = is_below || owner.is_some_and(|owner| owner > holder.epoch);
+                self.input(index, Input::HolderInspected { ticket, abandoned: is_abandoned.then_some(holder) });
             }
             Effect::ConfirmEpochs { freeze, partitions } => {
                 let epoch = |partition| (partition, self.tables.epoch(partition));
