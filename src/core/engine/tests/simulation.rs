@@ -10,6 +10,7 @@ use super::tables::Tables;
 use super::*;
 use crate::core::decode::{Decoded, synthetic_identity};
 use crate::core::effect::{DeadLetter, ParkedKey, Parking, Settlement, Start};
+use crate::core::input::ReplayRow;
 use crate::core::invariants;
 use crate::core::key::LaneKey;
 
@@ -40,10 +41,22 @@ enum Story {
     FullParking,
     /// At least once, and operators have dead letters processed again.
     Replays,
+    /// Both: replays beside as much as may be parked and held.
+    ReplaysAndFullParking,
     /// Some orders abort the worker that delivers them, and nothing else ends one.
     Deadly,
     /// Some orders abort the worker that delivers them, and others die or lose their partitions too.
     DeadlyAndKills,
+}
+
+impl Story {
+    fn has_replays(self) -> bool {
+        matches!(self, Self::Replays | Self::ReplaysAndFullParking)
+    }
+
+    fn has_full_parking(self) -> bool {
+        matches!(self, Self::FullParking | Self::ReplaysAndFullParking)
+    }
 }
 
 /// One process: its engine and what is under way outside of it.
@@ -60,6 +73,8 @@ struct Worker {
     parkings: Option<Vec<Parking>>,
     burials: Option<Vec<DeadLetter>>,
     load: Option<Vec<ParkedKey>>,
+    /// What was read of those that are due.
+    replays: Option<Vec<ReplayRow>>,
     deliveries: Vec<Delivery>,
     questions: Vec<Effect>,
 }
@@ -115,7 +130,7 @@ fn engine_config(seed: u64, story: Story) -> EngineConfig {
         decoder: decoder(),
         max_attempts: 2,
         park_after: Duration::from_millis(200),
-        max_parked: if story == Story::FullParking { 4 } else { 1_000 },
+        max_parked: if story.has_full_parking() { 4 } else { 1_000 },
         breaker: BreakerConfig {
             outages: 3,
             failing_keys: 4,
@@ -130,7 +145,7 @@ fn engine_config(seed: u64, story: Story) -> EngineConfig {
 fn max_records(story: Story) -> usize {
     match story {
         Story::SmallMemory => 8,
-        Story::FullParking => 16,
+        Story::FullParking | Story::ReplaysAndFullParking => 16,
         Story::AtLeastOnce | Story::AtMostOnce | Story::Replays | Story::Deadly | Story::DeadlyAndKills => {
             RECORDS * PARTITIONS
         }
@@ -158,6 +173,7 @@ fn worker(seed: u64, story: Story) -> Worker {
         parkings: None,
         burials: None,
         load: None,
+        replays: None,
         deliveries: Vec::new(),
         questions: Vec::new(),
     }
@@ -232,7 +248,7 @@ impl World {
             62..67 => self.answer_parkings(index),
             67..72 => self.answer_load(index),
             72..92 => self.end_delivery(index),
-            95..98 if self.story == Story::Replays => self.replay(index),
+            95..98 if self.story.has_replays() => self.replay(index),
             92..98 => self.pass_time(index),
             98..100 => self.carry_out_late(),
             100..102 => self.answer_yields(index),
@@ -351,7 +367,7 @@ impl World {
     }
 
     fn poll(&mut self, partition: usize) {
-        if self.story == Story::FullParking && self.is_calm && !self.is_initial_done() {
+        if self.story.has_full_parking() && self.is_calm && !self.is_initial_done() {
             self.produce_healthy(partition);
         }
         let Some(index) = self.owners[partition] else { return };
@@ -385,11 +401,19 @@ impl World {
 
     /// An operator schedules a letter, or a worker reads those that are due.
     fn replay(&mut self, index: usize) {
+        // What was read may be old when it comes.
+        if let Some(replays) = self.workers[index].replays.take() {
+            self.input(index, Input::ReplaysLoaded { replays });
+        }
         if self.is_calm || self.random.bool() {
             let engine = &self.workers[index].engine;
             let ((wanted, room), held) = (engine.replays_wanted(), engine.replays_held().collect::<Vec<_>>());
             let replays = self.tables.replays(self.now, &wanted, &held, room);
             *self.counts.entry("replays loaded").or_default() += replays.len();
+            if self.random.u8(0..3) == 0 {
+                self.workers[index].replays = Some(replays);
+                return;
+            }
             return self.input(index, Input::ReplaysLoaded { replays });
         }
         let is_letter = |identity: &Identity| is_event(identity) && self.tables.is_dead(identity);
@@ -429,14 +453,14 @@ impl World {
 
     /// Every tenth order fails until everything is calm; of those that fill the room for parked ones more, and for ever.
     fn answer(&mut self, identity: &Identity) -> Option<FailureClass> {
-        let is_full = self.story == Story::FullParking;
-        let is_many = is_full || self.story == Story::Replays;
+        let is_full = self.story.has_full_parking();
+        let is_many = is_full || self.story.has_replays();
         let hopeless = if is_many { ["1", "3", "4", "6", "7", "9"].as_slice() } else { ["7"].as_slice() };
         let is_hopeless = hopeless.iter().any(|digit| identity.order_id.ends_with(digit));
         match (self.gateway, self.random.u8(0..16)) {
             _ if self.is_calm && is_full && is_hopeless => Some(TRANSIENT),
             _ if self.is_calm => None,
-            (Gateway::Works, dice) if is_hopeless && dice > 4 && self.story == Story::Replays => {
+            (Gateway::Works, dice) if is_hopeless && dice > 4 && self.story.has_replays() => {
                 Some(FailureClass::Permanent)
             }
             (Gateway::Fails, dice) => Some(if dice < 8 { TRANSIENT } else { FailureClass::Unknown }),
@@ -673,7 +697,13 @@ fn a_worker_that_is_full_of_hopeless_records_goes_on_as_soon_as_the_channel_work
 
 #[test]
 fn replays_keep_all_promises_whatever_happens_in_between() {
-    tell(Story::Replays, 100, &["notified", "replays loaded", "notified by replay", "dead again", "parked"]);
+    tell(Story::Replays, 100, &["notified", "replays loaded", "notified by replay", "parked"]);
+}
+
+#[test]
+fn replays_stand_in_nobodys_way_where_as_much_is_parked_as_may_be() {
+    let happens = ["notified", "replays loaded", "dead again", "dead from parking", "breaker opened", "full"];
+    tell(Story::ReplaysAndFullParking, 30, &happens);
 }
 
 #[test]
