@@ -26,6 +26,12 @@ impl<T: Clone> Bag<T> {
         self.round.pop().expect("a bag holds something")
     }
 
+    /// What could not be done: it comes next.
+    pub fn put_back(&mut self, kind: T) {
+        self.drawn -= 1;
+        self.round.push(kind);
+    }
+
     /// How long the next fault may take, with the pause before it, so that each kind comes once before this time.
     pub fn share(&self, until: Instant) -> Duration {
         let never_drawn = self.all.len().saturating_sub(self.drawn);

@@ -1,5 +1,7 @@
 //! The workers: started, killed, frozen, told to end, and started again as an orchestrator would.
 
+mod plans;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
@@ -12,10 +14,11 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::bag::Bag;
-use crate::chronicle::{Chronicle, Fault, Length, Life, When};
+use crate::chronicle::{Chronicle, Fault, Life, When};
 use crate::kills::Lookout;
-use crate::stage::{SESSION_TIMEOUT, Setups};
+use crate::stage::Setups;
 use crate::support::worker::{Metrics, Worker};
+use plans::{PLANS, Plan};
 
 /// An orchestrator waits this long before it starts again what ended by itself.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
@@ -94,35 +97,6 @@ pub struct Running {
     pub worker: Worker,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plan {
-    /// After a look at its numbers, which are known then.
-    KillLookedAt,
-    KillWhileDelivering,
-    KillInStatement,
-    KillAtStart,
-    KillFrozen,
-    FreezeShortly,
-    FreezeForLong,
-    Terminate,
-}
-
-/// What all workers are dealt from: nobody knows which of them is next.
-const PLANS: [Plan; 12] = [
-    Plan::KillLookedAt,
-    Plan::KillLookedAt,
-    Plan::KillWhileDelivering,
-    Plan::KillWhileDelivering,
-    Plan::KillInStatement,
-    Plan::KillAtStart,
-    Plan::KillFrozen,
-    Plan::FreezeShortly,
-    Plan::FreezeShortly,
-    Plan::FreezeForLong,
-    Plan::Terminate,
-    Plan::Terminate,
-];
-
 enum Seen {
     Due,
     Calm,
@@ -159,7 +133,7 @@ impl<'a> Crew<'a> {
                     sleep(RESTART_AFTER).await;
                     running = self.start(Some(slot));
                 }
-                Seen::Due => match self.carry_out(running, &mut rng).await {
+                Seen::Due => match self.deal_with(running, &mut rng).await {
                     Some(resumed) => running = resumed,
                     None => {
                         let _ = timeout(pause, self.calm.clone().wait_for(|calm| *calm)).await;
@@ -173,57 +147,6 @@ impl<'a> Crew<'a> {
     /// How long a worker may be left alone, so that there is time for each plan.
     fn share(&self) -> Duration {
         self.plans.lock().unwrap().0.share(self.until).saturating_mul(2)
-    }
-
-    /// Does to the worker what it is dealt. `None` when it has ended.
-    async fn carry_out(&self, mut running: Running, rng: &mut Rng) -> Option<Running> {
-        let session = u64::try_from(SESSION_TIMEOUT.as_millis()).unwrap();
-        let (short, long) = (rng.u64(300..session), rng.u64(session + 500..2 * session + 2_000));
-        let plan = {
-            let (bag, rng) = &mut *self.plans.lock().unwrap();
-            bag.draw(rng)
-        };
-        match plan {
-            Plan::FreezeShortly => self.freeze(&mut running, Length::Short, Duration::from_millis(short)).await,
-            Plan::FreezeForLong => self.freeze(&mut running, Length::Long, Duration::from_millis(long)).await,
-            Plan::Terminate => {
-                self.end(running).await;
-                return None;
-            }
-            Plan::KillLookedAt => {
-                self.look(&running).await;
-                self.kill(running, When::Whenever).await;
-                return None;
-            }
-            Plan::KillWhileDelivering => {
-                self.lookout.delivering(running.life).await;
-                self.kill(running, When::Whenever).await;
-                return None;
-            }
-            Plan::KillInStatement => {
-                let is_met = self.lookout.stopped_in_statement(&mut running).await;
-                self.kill(running, if is_met { When::InStatement } else { When::Whenever }).await;
-                return None;
-            }
-            Plan::KillAtStart => {
-                let slot = running.life.slot;
-                self.kill(running, When::Whenever).await;
-                let next = self.start(slot);
-                sleep(Duration::from_millis(rng.u64(50..2_000))).await;
-                let is_ready = matches!(next.worker.get("/readyz").await, Ok((200, _)));
-                self.kill(next, if is_ready { When::Whenever } else { When::Starting }).await;
-                return None;
-            }
-            Plan::KillFrozen => {
-                let mark = self.chronicle.begin(Fault::Frozen { life: running.life, length: Length::Short }, None);
-                running.worker.sigstop();
-                sleep(Duration::from_millis(short)).await;
-                self.chronicle.end(mark);
-                self.kill(running, When::StandingStill).await;
-                return None;
-            }
-        }
-        Some(running)
     }
 
     /// Workers that come and go in quick succession, each for a few seconds, one after another or all at once.
@@ -320,14 +243,6 @@ impl<'a> Crew<'a> {
         }
         self.bad_end(&running, "was not ready in time though nothing was broken");
         running
-    }
-
-    async fn freeze(&self, running: &mut Running, length: Length, time: Duration) {
-        let mark = self.chronicle.begin(Fault::Frozen { life: running.life, length }, Some(time));
-        running.worker.sigstop();
-        sleep(time).await;
-        running.worker.sigcont();
-        self.chronicle.end(mark);
     }
 
     async fn kill(&self, mut running: Running, when: When) {

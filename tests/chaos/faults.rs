@@ -254,11 +254,14 @@ impl Track<'_> {
         let mut bag = Bag::of([OnDlqTopic::Refuse, OnDlqTopic::Delete]);
         let (mut kept, mut gaps) = (Vec::new(), Vec::new());
         while let Some(Next { kind, limit }) = self.next(&mut bag, 15..50).await {
-            let time = self.seconds(3..20).min(limit);
             match kind {
-                OnDlqTopic::Refuse => self.refuse(kafka, time).await,
+                OnDlqTopic::Refuse => {
+                    let time = self.seconds(3..20).min(limit);
+                    self.refuse(kafka, time).await;
+                }
                 OnDlqTopic::Delete => {
-                    let from = Instant::now();
+                    // Meanwhile workers refuse to start.
+                    let (time, from) = (self.seconds(1..8).min(limit), Instant::now());
                     if let Some(held) = self.delete(kafka, time).await {
                         kept.extend(held);
                         gaps.push(Gap { from, to: Instant::now() });
