@@ -20,7 +20,7 @@ test: ## all tests, on a real Kafka and a real PostgreSQL
 
 chaos: ## breaks everything that can break and accounts for every record: docs/chaos.md. MINUTES=60 SEED=1
 	@scripts/setup
-	cargo test --locked --quiet --test chaos -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@cargo test --locked --quiet --test chaos -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 model: ## the engine against naive models of Kafka and the ledger, and the ledger against its model, at random: make model STEPS=10000000, or SEED=17
 	@scripts/setup --demo

@@ -74,6 +74,8 @@ pub struct Record {
     /// Told to end, and not all that ran could end in time.
     pub cut_off: BTreeSet<Life>,
     pub looks: usize,
+    /// Orders of which a process told that it did not wait for the answer any more.
+    pub unanswered: BTreeSet<(Life, String)>,
     /// The last numbers of each process.
     pub counted: BTreeMap<Life, Counted>,
     pub open_accounts: Vec<String>,
@@ -349,9 +351,14 @@ impl<'a> Crew<'a> {
     }
 
     pub fn keep_log(&self, running: &Running) {
-        let name = format!("worker-{}.log", running.life.number);
+        let (name, log) = (format!("worker-{}.log", running.life.number), running.worker.log());
+        let unanswered = log.lines().filter(|line| line.contains("no answer within")).filter_map(|line| {
+            let told: serde_json::Value = serde_json::from_str(line).ok()?;
+            Some((running.life, told["order_id"].as_str()?.to_owned()))
+        });
+        self.record.lock().unwrap().unanswered.extend(unanswered);
         // Only what helps to find a cause: the verdict does not depend on it.
-        let _ = fs::write(self.logs.join(name), running.worker.log());
+        let _ = fs::write(self.logs.join(name), log);
     }
 }
 

@@ -179,7 +179,9 @@ impl Delivery<'_> {
             }
             Fault::Gateway(_) | Fault::Visits | Fault::Storm | Fault::DlqRefuses | Fault::DlqGone => None,
         };
-        let late = (answered.saturating_duration_since(asked) >= WEBHOOK_TIMEOUT).then_some(Cause::AnswerLate);
+        // On a busy machine the request came late, too: when the worker began to wait only it can tell.
+        let is_late = self.evidence.crew.unanswered.contains(&(life, self.request.order_id()));
+        let late = is_late.then_some(Cause::AnswerLate);
         self.evidence.entries.iter().filter_map(cause).chain(late).min()
     }
 
