@@ -12,9 +12,9 @@ mod classification;
 mod excerpt;
 mod signature;
 
+use std::sync::Arc;
+
 use crate::config::{ChannelKind, Settings};
-use crate::core::effect::Delivery;
-use crate::core::failure::DeliveryFailure;
 use crate::preflight::Finding;
 
 /// The configured channel.
@@ -22,7 +22,7 @@ use crate::preflight::Finding;
 /// With its target filtered out, the log channel does nothing at all: it is the no-op of the benchmarks.
 #[derive(Debug)]
 pub enum Channel {
-    Webhook(Box<webhook::Webhook>),
+    Webhook(Arc<webhook::Webhook>),
     Log(log::Log),
     /// No configuration leads here.
     StandIn(stand_in::StandIn),
@@ -36,7 +36,7 @@ impl Channel {
             ChannelKind::Log => Ok(Self::Log(log::Log::new(group))),
             ChannelKind::Webhook => {
                 let webhook = webhook::Webhook::new(&settings.webhook, group)?;
-                Ok(Self::Webhook(Box::new(webhook)))
+                Ok(Self::Webhook(Arc::new(webhook)))
             }
         }
     }
@@ -56,18 +56,6 @@ impl Channel {
             Self::Webhook(_) => "webhook",
             Self::Log(_) => "log",
             Self::StandIn(_) => "stand_in",
-        }
-    }
-
-    /// One attempt. Dropping the future ends it without an answer: it may or may not have had its effect.
-    pub async fn deliver(&self, delivery: &Delivery) -> Result<(), DeliveryFailure> {
-        match self {
-            Self::Webhook(webhook) => webhook.deliver(delivery).await,
-            Self::Log(log) => {
-                log.deliver(delivery);
-                Ok(())
-            }
-            Self::StandIn(stand_in) => stand_in.deliver(delivery).await,
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct Ended {
 ///
 /// Dropping the pool ends all that run without an answer.
 pub struct DeliveryPool {
-    channel: Arc<Channel>,
+    channel: Channel,
     tasks: JoinSet<(Ticket, Attempt, Duration)>,
     running: HashMap<Ticket, Running>,
     /// Attempts that ended while they were started.
@@ -41,35 +41,55 @@ pub struct DeliveryPool {
 
 struct Running {
     task: AbortHandle,
+    of: Started,
+}
+
+/// An attempt since it began.
+#[derive(Clone, Copy)]
+struct Started {
     attempt: u32,
     trace: Option<TraceParent>,
-    started: Instant,
+    at: Instant,
+}
+
+impl Started {
+    fn now(delivery: &Delivery) -> Self {
+        Self { attempt: delivery.attempt, trace: delivery.trace, at: Instant::now() }
+    }
+
+    fn ended(self, ticket: Ticket, result: Attempt, duration: Duration) -> Ended {
+        Ended { ticket, attempt: self.attempt, trace: self.trace, result, duration }
+    }
 }
 
 impl DeliveryPool {
-    pub fn new(channel: Arc<Channel>) -> Self {
+    pub fn new(channel: Channel) -> Self {
         Self { channel, tasks: JoinSet::new(), running: HashMap::new(), ready: VecDeque::new() }
     }
 
     /// Starts one attempt. Must be called within a tokio runtime.
     pub fn start(&mut self, delivery: Delivery) {
-        let started = Instant::now();
-        if let Channel::Log(log) = self.channel.as_ref() {
+        let (ticket, of) = (delivery.ticket, Started::now(&delivery));
+        match &self.channel {
             // A task costs a hundred times what this does.
-            let result =
-                catch_unwind(AssertUnwindSafe(|| log.deliver(&delivery))).map_err(|panic| panicked(panic.as_ref()));
-            self.ready.push_back(Ended {
-                ticket: delivery.ticket,
-                attempt: delivery.attempt,
-                trace: delivery.trace,
-                result,
-                duration: started.elapsed(),
-            });
-            return;
+            Channel::Log(log) => {
+                let result =
+                    catch_unwind(AssertUnwindSafe(|| log.deliver(&delivery))).map_err(|panic| panicked(panic.as_ref()));
+                self.ready.push_back(of.ended(ticket, result, of.at.elapsed()));
+            }
+            Channel::Webhook(webhook) => {
+                let webhook = Arc::clone(webhook);
+                self.spawn(ticket, of, async move { webhook.deliver(&delivery).await });
+            }
+            Channel::StandIn(stand_in) => {
+                let stand_in = *stand_in;
+                let task = self.tasks.spawn_blocking(move || {
+                    stand_in.work(&delivery);
+                    (ticket, Ok(()), of.at.elapsed())
+                });
+                self.running.insert(ticket, Running { task, of });
+            }
         }
-        let channel = Arc::clone(&self.channel);
-        let (ticket, attempt, trace) = (delivery.ticket, delivery.attempt, delivery.trace);
-        self.spawn(ticket, (attempt, trace), async move { channel.deliver(&delivery).await });
     }
 
     /// Ends an attempt without an answer: `next` will not return it. Nothing happens if it has been returned already.
@@ -135,19 +155,12 @@ impl DeliveryPool {
         None
     }
 
-    fn spawn(
-        &mut self,
-        ticket: Ticket,
-        (attempt, trace): (u32, Option<TraceParent>),
-        delivery: impl Future<Output = Attempt> + Send + 'static,
-    ) {
-        let started = Instant::now();
+    fn spawn(&mut self, ticket: Ticket, of: Started, delivery: impl Future<Output = Attempt> + Send + 'static) {
         let task = self.tasks.spawn(async move {
             let result = delivery.await;
-            (ticket, result, started.elapsed())
+            (ticket, result, of.at.elapsed())
         });
-        let running = Running { task, attempt, trace, started };
-        self.running.insert(ticket, running);
+        self.running.insert(ticket, Running { task, of });
     }
 
     /// None for an attempt that was aborted, even if it had just ended.
@@ -163,11 +176,11 @@ impl DeliveryPool {
             Err(error) => {
                 let (ticket, running) = self.running.iter().find(|(_, running)| running.task.id() == error.id())?;
                 let failure = panicked(error.try_into_panic().ok()?.as_ref());
-                (*ticket, Err(failure), running.started.elapsed())
+                (*ticket, Err(failure), running.of.at.elapsed())
             }
         };
         let running = self.running.remove(&ticket)?;
-        Some(Ended { ticket, attempt: running.attempt, trace: running.trace, result, duration })
+        Some(running.of.ended(ticket, result, duration))
     }
 }
 
@@ -196,7 +209,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(10);
 
     fn pool() -> DeliveryPool {
-        DeliveryPool::new(Arc::new(Channel::Log(Log::new("group"))))
+        DeliveryPool::new(Channel::Log(Log::new("group")))
     }
 
     fn delivery(ticket: u64) -> Delivery {
@@ -216,6 +229,10 @@ mod tests {
         }
     }
 
+    fn attempt(attempt: u32) -> Started {
+        Started { attempt, trace: None, at: Instant::now() }
+    }
+
     async fn is_silent(pool: &mut DeliveryPool) -> bool {
         timeout(Duration::from_millis(20), pool.next()).await.is_err()
     }
@@ -233,7 +250,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_channel_is_a_permanent_failure() {
         let mut pool = pool();
-        pool.spawn(Ticket(1), (3, None), async { panic!("bad\nindex {}", 7) });
+        pool.spawn(Ticket(1), attempt(3), async { panic!("bad\nindex {}", 7) });
         let ended = timeout(DEADLINE, pool.next()).await.unwrap();
         assert_eq!((ended.ticket, ended.attempt), (Ticket(1), 3));
         let failure = ended.result.unwrap_err();
@@ -245,8 +262,8 @@ mod tests {
     #[tokio::test]
     async fn an_aborted_delivery_is_never_heard_of_again() {
         let mut pool = pool();
-        pool.spawn(Ticket(1), (1, None), pending());
-        pool.spawn(Ticket(2), (1, None), async { Ok(()) });
+        pool.spawn(Ticket(1), attempt(1), pending());
+        pool.spawn(Ticket(2), attempt(1), async { Ok(()) });
         pool.start(delivery(3));
         tokio::task::yield_now().await;
         for ticket in 1..=3 {
@@ -260,10 +277,10 @@ mod tests {
     #[tokio::test]
     async fn a_ticket_started_again_after_an_abort_ends_once() {
         let mut pool = pool();
-        pool.spawn(Ticket(1), (1, None), async { Ok(()) });
+        pool.spawn(Ticket(1), attempt(1), async { Ok(()) });
         tokio::task::yield_now().await;
         pool.abort(Ticket(1));
-        pool.spawn(Ticket(1), (2, None), async { Ok(()) });
+        pool.spawn(Ticket(1), attempt(2), async { Ok(()) });
         let ended = timeout(DEADLINE, pool.next()).await.unwrap();
         assert_eq!(ended.attempt, 2);
         assert!(is_silent(&mut pool).await);
@@ -273,7 +290,7 @@ mod tests {
     async fn a_wait_that_is_cancelled_loses_nothing() {
         let mut pool = pool();
         let (release, released) = oneshot::channel::<()>();
-        pool.spawn(Ticket(1), (1, None), async {
+        pool.spawn(Ticket(1), attempt(1), async {
             released.await.unwrap();
             Ok(())
         });

@@ -2,7 +2,6 @@
 //! a consumer library's handler does it.
 
 use crate::core::effect::Delivery;
-use crate::core::failure::{DeliveryFailure, FailureClass};
 
 #[derive(Clone, Copy, Debug)]
 pub struct StandIn {
@@ -15,10 +14,8 @@ impl StandIn {
         Self { work }
     }
 
-    /// The work may block. Dropping the future leaves it running.
-    pub(super) async fn deliver(self, delivery: &Delivery) -> Result<(), DeliveryFailure> {
-        let (work, order_id) = (self.work, delivery.event.identity.order_id.clone());
-        let done = tokio::task::spawn_blocking(move || work(&order_id)).await;
-        done.map_err(|error| DeliveryFailure { class: FailureClass::Permanent, error: error.to_string() })
+    /// May block.
+    pub(super) fn work(self, delivery: &Delivery) {
+        (self.work)(&delivery.event.identity.order_id);
     }
 }

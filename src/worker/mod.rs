@@ -138,7 +138,7 @@ pub async fn run(parts: Parts) -> Ending {
         engine: Engine::new(engine_config(&parts.settings)),
         effects: Effects::new(),
         consumer,
-        deliveries: DeliveryPool::new(Arc::new(parts.channel)),
+        deliveries: DeliveryPool::new(parts.channel),
         ended: Vec::new(),
         tasks: JoinSet::new(),
         raising: watch::Sender::new(HashMap::new()),
