@@ -72,8 +72,8 @@ impl Commits {
     }
 }
 
-/// Parks as many orders for an hour, each of a key of its own; none of them is of the source's.
-pub async fn park(ledger: &Fresh, source: &Source, group: &str, keys: u32) {
+/// Parks as many orders for so long, each of a key of its own; none of them is of the source's.
+pub async fn park(ledger: &Fresh, source: &Source, group: &str, keys: u32, wait: Duration) {
     let postgres = Server::open(&ledger.url, group, &source.topic);
     let owned: Vec<Partition> = (0..source.partitions).map(Partition).collect();
     let epoch = raise(&postgres, &owned).await;
@@ -87,19 +87,19 @@ pub async fn park(ledger: &Fresh, source: &Source, group: &str, keys: u32) {
             })
             .collect();
         postgres.claim(&claims).await.unwrap();
-        let parkings: Vec<Parking> = claims.iter().map(parking).collect();
+        let parkings: Vec<Parking> = claims.iter().map(|claim| parking(claim, wait)).collect();
         assert_eq!(postgres.park(&parkings).await.unwrap().len(), parkings.len(), "orders that were parked");
     }
     postgres.close().await;
 }
 
-fn parking(claim: &Claim) -> Parking {
+fn parking(claim: &Claim, wait: Duration) -> Parking {
     let order: u64 = claim.identity.order_id.parse().unwrap();
     Parking {
         settlement: settlement(claim),
         key: LaneKey::of(claim.identity.order_id.as_bytes()),
         attempts: 3,
-        wait: Duration::from_hours(1),
+        wait,
         first_failed_ago: Duration::from_mins(1),
         failures: Vec::new(),
         error: Some("webhook: 503 service unavailable".to_owned()),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::work;
 
@@ -72,8 +72,19 @@ impl Gateway {
         &self.url
     }
 
-    /// When the order arrived first, where the gateway remembers.
-    pub fn arrival(&self, order_id: u64) -> Option<Instant> {
+    /// When the order arrived first; waits for it. The gateway must be one that remembers.
+    pub async fn arrived(&self, order_id: u64, limit: Duration) -> Instant {
+        let started = Instant::now();
+        loop {
+            if let Some(at) = self.arrival(order_id) {
+                return at;
+            }
+            assert!(started.elapsed() < limit, "order {order_id} was not delivered");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn arrival(&self, order_id: u64) -> Option<Instant> {
         let arrivals = self.shared.arrivals.lock().unwrap();
         arrivals.iter().rev().find(|(order, _)| *order == order_id).map(|(_, at)| *at)
     }

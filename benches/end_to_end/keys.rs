@@ -5,6 +5,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tempfile::NamedTempFile;
+
+use crate::slept;
 use crate::source::{self, Source};
 use crate::stage::Stage;
 use crate::support::kafka::Kafka;
@@ -44,15 +47,18 @@ pub async fn topic(kafka: &Kafka, orders: u32, keys: u64) -> Source {
     source
 }
 
-/// The ledger is on, as always.
+/// From the first order in hand to the last one settled: the ledger is on, as always.
 pub async fn time(stage: &Stage, source: &Source) -> Duration {
     let ledger = stage.server.fresh().await;
     let group = unique("bench");
-    let setup = setup_with_slept_work(source, &ledger, &group)
+    let begun = NamedTempFile::new().unwrap();
+    let setup = setup_with_slept_work(source, &ledger, &group, begun.path())
         .with("HERALD_ORDERING__KEY", "record_key")
         .with("HERALD_DELIVERY__MAX_CONCURRENT", &CONCURRENT.to_string());
     let watch = Watch::spawn(&setup);
-    let took = watch.time(source.orders).await;
+    watch.first_polled().await;
+    watch.all_ended(source.orders).await;
+    let took = slept::since_begun(begun.path());
     watch.all_committed(source, &group).await;
     drop(watch);
     stage.server.finish(ledger, source.orders).await;

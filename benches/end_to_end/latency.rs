@@ -54,7 +54,7 @@ pub async fn measure(stage: &Stage) -> Vec<Row> {
     for order in 0..u64::from(stage.amounts.samples) + WARM_UP {
         tokio::time::sleep(Duration::from_millis(work::millis(order, LONGEST_PAUSE_MILLIS))).await;
         let appended = append(&producer, &source.topic, order);
-        let started = started(&gateway, order).await;
+        let started = gateway.arrived(order, SOON).await;
         let fetched = fetched.recv_timeout(SOON).expect("the bare consumer has it too");
         samples.push(Sample {
             delivery_started: millis(started - appended),
@@ -70,7 +70,7 @@ fn row(samples: &[Sample], name: &str, part: f64) -> Row {
     let of = |value: fn(&Sample) -> f64| percentile(samples.iter().map(value), part);
     let (started, fetched, commit) =
         (of(|sample| sample.delivery_started), of(|sample| sample.fetched), of(|sample| sample.commit));
-    let bound = 2.0 * commit + fetched;
+    let bound = of(|sample| sample.fetched + 2.0 * sample.commit);
     Row {
         measure: format!(
             "latency {name} of {} records, idle",
@@ -90,17 +90,6 @@ fn append(producer: &BaseProducer, topic: &str, order: u64) -> Instant {
     producer.send(BaseRecord::<(), str>::to(topic).payload(&value).partition(0)).map_err(|(error, _)| error).unwrap();
     producer.flush(SOON).unwrap();
     appended
-}
-
-async fn started(gateway: &Gateway, order: u64) -> Instant {
-    let limit = Instant::now() + SOON;
-    loop {
-        if let Some(at) = gateway.arrival(order) {
-            return at;
-        }
-        assert!(Instant::now() < limit, "order {order} was not delivered");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 fn producer(source: &Source) -> BaseProducer {

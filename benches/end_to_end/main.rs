@@ -23,6 +23,7 @@ mod machine;
 mod memory;
 mod peers;
 mod process;
+mod restarts;
 mod slept;
 mod source;
 mod stage;
@@ -77,12 +78,21 @@ enum Measure {
     Workers,
     /// With records that fail.
     Failures,
+    /// From a start, and from kill -9, to the next delivery.
+    Restarts,
     /// The same job on others: `make bench-peers`.
     Peers,
 }
 
-const ALL: [Measure; 6] =
-    [Measure::Guarantee, Measure::Keys, Measure::Latency, Measure::Memory, Measure::Workers, Measure::Failures];
+const ALL: [Measure; 7] = [
+    Measure::Guarantee,
+    Measure::Keys,
+    Measure::Latency,
+    Measure::Memory,
+    Measure::Workers,
+    Measure::Failures,
+    Measure::Restarts,
+];
 
 impl Measure {
     async fn rows(self, stage: &Stage) -> Vec<Row> {
@@ -93,6 +103,7 @@ impl Measure {
             Self::Memory => memory::measure(stage).await,
             Self::Workers => workers::measure(stage).await,
             Self::Failures => failures::measure(stage).await,
+            Self::Restarts => restarts::measure(stage).await,
             Self::Peers => peers::measure(stage).await,
         }
     }

@@ -1,10 +1,11 @@
 //! Memory that does not grow with what waits: in Kafka, and parked in Postgres.
 
+use std::time::Duration;
+
 use crate::bare;
 use crate::source::Source;
 use crate::stage::Stage;
 use crate::support::unique;
-use crate::support::wait::{EVENTUALLY, wait_until};
 use crate::table::{Goal, Row, grouped};
 use crate::worker::{Watch, setup};
 
@@ -17,6 +18,7 @@ pub async fn measure(stage: &Stage) -> Vec<Row> {
     let source = Source::of_orders(&stage.kafka, stage.amounts.partitions, stage.amounts.backlog).await;
     let mut rows = backlog(stage, &source).await;
     rows.push(parked(stage).await);
+    rows.push(due(stage).await);
     rows
 }
 
@@ -48,19 +50,30 @@ async fn parked(stage: &Stage) -> Row {
     let source = Source::of_orders(&stage.kafka, stage.amounts.partitions, keys).await;
     let ledger = stage.server.fresh().await;
     let group = unique("bench");
-    bare::park(&ledger, &source, &group, keys).await;
+    bare::park(&ledger, &source, &group, keys, Duration::from_hours(1)).await;
     let watch = Watch::spawn(&setup(&source, &ledger, &group));
     watch.all_ended(keys).await;
-    wait_until("all parked keys are known", EVENTUALLY, async || {
-        let parked = watch.sum("herald_parked_keys", &[]).await;
-        if (parked - f64::from(keys)).abs() < 0.5 { Ok(()) } else { Err(parked) }
-    })
-    .await;
+    watch.wait_for("herald_parked_keys", keys).await;
     watch.all_committed(&source, &group).await;
     let peak = watch.peak_mebibytes();
     drop(watch);
     stage.server.finish(ledger, keys).await;
     limit(format!("memory, {} parked keys", grouped(f64::from(keys))), peak)
+}
+
+/// Every parked key is due at once.
+async fn due(stage: &Stage) -> Row {
+    let keys = stage.amounts.parked;
+    let source = Source::empty(&stage.kafka, stage.amounts.partitions).await;
+    let ledger = stage.server.fresh().await;
+    let group = unique("bench");
+    bare::park(&ledger, &source, &group, keys, Duration::ZERO).await;
+    let watch = Watch::spawn(&setup(&source, &ledger, &group));
+    watch.wait_for("herald_parked_settled_total", keys).await;
+    let peak = watch.peak_mebibytes();
+    drop(watch);
+    stage.server.finish(ledger, keys).await;
+    limit("- the same, all due at once".to_owned(), peak)
 }
 
 fn limit(measure: String, peak: f64) -> Row {

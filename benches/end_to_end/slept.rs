@@ -1,5 +1,10 @@
 //! This program as the worker: `herald run` with work that is slept in the process.
 
+use std::fs;
+use std::path::Path;
+use std::sync::Once;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use herald::channels::Channel;
 use herald::channels::stand_in::StandIn;
 use herald::cli::run;
@@ -9,7 +14,7 @@ use herald::postgres::Postgres;
 use crate::keys::LONGEST_WORK_MILLIS;
 use crate::work;
 
-/// Set for the process that is to be the worker.
+/// Set for the process that is to be the worker: the file in which it says when the first order was in its hands, as the peers do.
 pub const VARIABLE: &str = "BENCH_WORKER";
 
 pub fn is_wanted() -> bool {
@@ -19,6 +24,23 @@ pub fn is_wanted() -> bool {
 pub async fn work() {
     let settings = load(&Sources::of_process(None, Vec::new()).unwrap(), Purpose::Work).unwrap().settings;
     let postgres = Postgres::connect(&settings).unwrap();
-    let channel = StandIn::new(|order_id| work::sleep(order_id.parse().unwrap(), LONGEST_WORK_MILLIS));
+    let channel = StandIn::new(|order_id| {
+        begin();
+        work::sleep(order_id.parse().unwrap(), LONGEST_WORK_MILLIS);
+    });
     run::work(settings, postgres, Channel::StandIn(channel)).await.unwrap();
+}
+
+fn begin() {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        fs::write(std::env::var_os(VARIABLE).unwrap(), now.as_nanos().to_string()).unwrap();
+    });
+}
+
+/// Since the first order was in the worker's hands.
+pub fn since_begun(file: &Path) -> Duration {
+    let nanos = fs::read_to_string(file).unwrap().parse().expect("when work began");
+    (UNIX_EPOCH + Duration::from_nanos(nanos)).elapsed().unwrap()
 }

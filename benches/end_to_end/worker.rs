@@ -1,6 +1,7 @@
 //! The worker: the binary itself, from a topic that is full to a ledger in which every order is settled.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
@@ -35,9 +36,11 @@ pub fn setup_with_gateway(source: &Source, ledger: &Fresh, group: &str, url: &st
     setup(source, ledger, group).with("HERALD_NOTIFICATION__CHANNEL", "webhook").with("HERALD_WEBHOOK__URL", url)
 }
 
-/// The same, with work that is slept in the process.
-pub fn setup_with_slept_work(source: &Source, ledger: &Fresh, group: &str) -> WorkerSetup {
-    setup(source, ledger, group).of_program(std::env::current_exe().unwrap()).with(slept::VARIABLE, "1")
+/// The same, with work that is slept in the process, which says in this file when it begins.
+pub fn setup_with_slept_work(source: &Source, ledger: &Fresh, group: &str, begun: &Path) -> WorkerSetup {
+    setup(source, ledger, group)
+        .of_program(std::env::current_exe().unwrap())
+        .with(slept::VARIABLE, begun.to_str().unwrap())
 }
 
 /// Workers of one group, looked at without a new client for each look.
@@ -94,6 +97,15 @@ impl Watch {
             let left = started.elapsed().mul_f64((f64::from(orders) - ended) / ended.max(1.0));
             tokio::time::sleep((left / 2).clamp(*DURING.start(), *DURING.end())).await;
         }
+    }
+
+    /// Waits for a metric to be this number.
+    pub async fn wait_for(&self, name: &str, expected: u32) {
+        wait_until(&format!("{name} is {expected}"), EVENTUALLY, async || {
+            let seen = self.sum(name, &[]).await;
+            if (seen - f64::from(expected)).abs() < 0.5 { Ok(()) } else { Err(format!("{seen}\n{}", self.log())) }
+        })
+        .await;
     }
 
     pub async fn all_committed(&self, source: &Source, group: &str) {

@@ -19,6 +19,9 @@ final class Ledger implements AutoCloseable {
     /** An order that was notified is not changed, and so not counted. */
     private static final String CLAIM_ONE = CLAIM + " DO UPDATE SET claimed_at = now() WHERE peer_ledger.state = 'c'";
     private static final String CLAIM_ALL = CLAIM + " DO NOTHING";
+    private static final String RECORD =
+            "INSERT INTO peer_ledger (order_id, event_type, kpartition, koffset, state, settled_at)"
+                    + " VALUES (?, ?, ?, ?, 'd', now()) ON CONFLICT (order_id, event_type) DO NOTHING";
     private static final String DONE =
             "SELECT order_id FROM peer_ledger WHERE order_id = ANY (?) AND event_type = ? AND state = 'd'";
     private static final String SETTLE =
@@ -65,6 +68,23 @@ final class Ledger implements AutoCloseable {
                 statement.executeBatch();
             }
             Set<Long> done = done(connection, orders);
+            connection.commit();
+            return orders.stream().filter(order -> !done.contains(order.id())).toList();
+        }
+    }
+
+    /** Those of the orders, all of one type, that were not there before: they count as notified from now on. */
+    List<Order> record(List<Order> orders) throws SQLException {
+        try (Connection connection = pool.getConnection()) {
+            connection.setAutoCommit(false);
+            Set<Long> done = done(connection, orders);
+            try (PreparedStatement statement = connection.prepareStatement(RECORD)) {
+                for (Order order : orders) {
+                    bind(statement, order);
+                    statement.addBatch();
+                }
+                statement.executeBatch();
+            }
             connection.commit();
             return orders.stream().filter(order -> !done.contains(order.id())).toList();
         }

@@ -27,6 +27,7 @@ public final class Main {
                 double seconds = switch (peer) {
                     case "spring-records" -> Spring.records(job, ledger, work, partitions);
                     case "spring-batches" -> Spring.batches(job, ledger, work, partitions);
+                    case "spring-rows-before" -> Spring.rowsBefore(job, ledger, work, partitions);
                     case "parallel-ledger" -> Parallel.withLedger(job, ledger, work);
                     case "parallel" -> Parallel.withoutLedger(job, work);
                     default -> throw new IllegalArgumentException("unknown peer " + peer);

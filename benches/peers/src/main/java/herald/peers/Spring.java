@@ -45,6 +45,19 @@ final class Spring {
         });
     }
 
+    /** A poll at a time, and rows before the notifications alone: what a crash finds between the two is never notified. */
+    static double rowsBefore(Job job, Ledger ledger, Work work, int partitions) throws InterruptedException {
+        return run(job, partitions, (BatchMessageListener<String, byte[]>) records -> {
+            job.begun();
+            try {
+                ledger.record(orders(records)).forEach(work::on);
+            } catch (SQLException error) {
+                throw new IllegalStateException(error);
+            }
+            job.ended(records.size());
+        });
+    }
+
     private static List<Order> orders(List<ConsumerRecord<String, byte[]>> records) {
         return records.stream().map(Order::of).toList();
     }
