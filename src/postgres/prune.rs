@@ -10,8 +10,8 @@ use crate::core::failure::LedgerFailure;
 const PAGES: u32 = 1_024;
 
 impl Postgres {
-    /// Deletes at most `limit` settled rows that were claimed longer than `retention` ago, with their closed dead letters;
-    /// returns how many. A row with a dead letter that is open or unpublished stays.
+    /// Deletes at most `limit` rows that were settled longer than `retention` ago, with their closed dead letters; returns how
+    /// many. A row with a dead letter that is open or unpublished stays.
     ///
     /// An index on the age would cost every claim, so a call looks at the next part of the table and the one after the last
     /// begins again: call it now and then, and not at all when the source topic keeps its records for ever.
@@ -54,7 +54,7 @@ impl Postgres {
                SELECT l.order_id, l.event_type FROM processed_orders l
                 WHERE l.ctid >= $2::text::tid AND l.ctid < $3::text::tid
                   AND l.consumer_group = $1 AND l.state IN ('d', 'x', 'u')
-                  AND l.claimed_at < now() - $4::float8 * interval '1 second'
+                  AND coalesce(l.settled_at, l.claimed_at) < now() - $4::float8 * interval '1 second'
                   AND (NOT l.buried OR NOT EXISTS (
                       SELECT FROM dead_letters d
                        WHERE d.consumer_group = $1 AND d.order_id = l.order_id AND d.event_type = l.event_type

@@ -11,11 +11,12 @@ const LEFT: &str = "SELECT coalesce(string_agg(order_id, ' ' ORDER BY order_id),
 async fn pruning_keeps_what_is_young_unfinished_or_has_a_dead_letter_to_care_for() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
-    let orders = ["claimed", "done", "open", "published", "resolved", "young"];
+    let orders = ["claimed", "done", "open", "published", "resolved", "young", "late"];
+    let offset_of = |order: &str| orders.iter().zip(0..).find(|(one, _)| **one == order).map(|(_, offset)| offset).unwrap();
     for (order, offset) in orders.into_iter().zip(0..) {
         database.claim_one(claim(order, at(0, offset), epoch)).await;
     }
-    let done = [settlement("done", at(0, 1), epoch), settlement("young", at(0, 5), epoch)];
+    let done = ["done", "young", "late"].map(|order| settlement(order, at(0, offset_of(order)), epoch));
     database.postgres.done(&done).await.unwrap();
     let dead = [
         dead_letter("open", at(0, 2), epoch),
@@ -28,11 +29,15 @@ async fn pruning_keeps_what_is_young_unfinished_or_has_a_dead_letter_to_care_for
         .execute("UPDATE dead_letters SET published_at = now(), state = 'resolved' WHERE order_id = 'resolved'")
         .await;
     database
-        .execute("UPDATE processed_orders SET claimed_at = now() - interval '8 days' WHERE order_id <> 'young'")
+        .execute(
+            "UPDATE processed_orders SET claimed_at = claimed_at - interval '8 days',
+                    settled_at = settled_at - CASE order_id WHEN 'late' THEN interval '6 days' ELSE interval '8 days' END
+              WHERE order_id <> 'young'",
+        )
         .await;
 
     assert_eq!(database.postgres.prune(WEEK, 100).await.unwrap(), 2);
-    assert_eq!(database.look(LEFT).await, "claimed open published young");
+    assert_eq!(database.look(LEFT).await, "claimed late open published young");
     let letters = "SELECT string_agg(order_id, ' ' ORDER BY order_id) FROM dead_letters";
     assert_eq!(database.look(letters).await, "open published");
     assert_eq!(database.postgres.prune(WEEK, 100).await.unwrap(), 0);
