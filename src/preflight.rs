@@ -60,11 +60,16 @@ impl Verdict {
     }
 }
 
-/// How long the source topic keeps its records: so long can one come again.
+/// How long the source topic keeps its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
     Forever,
-    For(Duration),
+    Between {
+        /// From then on a record may be gone.
+        least: Duration,
+        /// Until then one can come again: a segment is removed as a whole, and only once its youngest record is old enough.
+        most: Duration,
+    },
     /// The broker does not tell us.
     Unknown,
 }

@@ -176,8 +176,8 @@ pub struct Breaker {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ledger {
-    /// How long processed orders are remembered. Never shorter than the retention of the topic: what is forgotten and
-    /// redelivered is notified again.
+    /// How long processed orders are remembered. Never shorter than the topic keeps a record, `retention.ms` and `segment.ms`
+    /// together: what is forgotten and redelivered is notified again.
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1h", "x-maximum" = "3650d"))]
     pub retention: Duration,

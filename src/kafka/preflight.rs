@@ -11,6 +11,8 @@ use crate::preflight::{Finding, Retention};
 
 /// Kafka's own default. The probe is never smaller: a smaller limit may be lifted before the probe arrives, which would then stay.
 const USUAL_LIMIT: usize = 1_048_588;
+/// Kafka's own default of `segment.ms`.
+const USUAL_SEGMENT: Duration = Duration::from_hours(7 * 24);
 /// Larger limits are not tried out: the record for it would be as large.
 const LARGEST_PROBE: usize = 16 << 20;
 
@@ -250,16 +252,21 @@ fn is_topic(described: &ConfigResource, topic: &str) -> bool {
 
 fn topic_retention(described: &ConfigResource) -> Retention {
     let value = |name: &str| described.get(name).and_then(|entry| entry.value.as_deref());
-    retention_of(value("retention.ms"), value("cleanup.policy").unwrap_or_default())
+    let segment =
+        value("segment.ms").and_then(|millis| millis.parse().ok()).map_or(USUAL_SEGMENT, Duration::from_millis);
+    retention_of(value("retention.ms"), segment, value("cleanup.policy").unwrap_or_default())
 }
 
 /// Negative means for ever; without the policy `delete` the time has no effect.
-fn retention_of(millis: Option<&str>, policy: &str) -> Retention {
+fn retention_of(millis: Option<&str>, segment: Duration, policy: &str) -> Retention {
     let Some(millis) = millis.and_then(|text| text.parse::<i64>().ok()) else {
         return Retention::Unknown;
     };
     match u64::try_from(millis) {
-        Ok(millis) if policy.contains("delete") => Retention::For(Duration::from_millis(millis)),
+        Ok(millis) if policy.contains("delete") => {
+            let least = Duration::from_millis(millis);
+            Retention::Between { least, most: least.saturating_add(segment) }
+        }
         _ => Retention::Forever,
     }
 }
@@ -267,7 +274,7 @@ fn retention_of(millis: Option<&str>, policy: &str) -> Retention {
 fn described(topic: &str, facts: &TopicFacts) -> String {
     let retention = match facts.retention {
         Retention::Forever => "kept for ever".to_owned(),
-        Retention::For(time) => format!("retention {}", in_one_unit(time)),
+        Retention::Between { least, .. } => format!("retention {}", in_one_unit(least)),
         Retention::Unknown => "retention unknown".to_owned(),
     };
     let noun = if facts.partitions == 1 { "partition" } else { "partitions" };
@@ -295,16 +302,18 @@ mod tests {
 
     #[test]
     fn retention_is_what_the_broker_would_remove() {
+        let week = Duration::from_hours(168);
+        let week_and_a_second = Retention::Between { least: week, most: week + Duration::from_secs(1) };
         let cases = [
-            (Some("604800000"), "delete", Retention::For(Duration::from_hours(168))),
+            (Some("604800000"), "delete", week_and_a_second),
             (Some("-1"), "delete", Retention::Forever),
             (Some("604800000"), "compact", Retention::Forever),
-            (Some("1000"), "compact,delete", Retention::For(Duration::from_secs(1))),
+            (Some("604800000"), "compact,delete", week_and_a_second),
             (None, "delete", Retention::Unknown),
             (Some("soon"), "delete", Retention::Unknown),
         ];
         for (millis, policy, expected) in cases {
-            assert_eq!(retention_of(millis, policy), expected, "{millis:?} {policy}");
+            assert_eq!(retention_of(millis, Duration::from_secs(1), policy), expected, "{millis:?} {policy}");
         }
     }
 
@@ -325,7 +334,7 @@ mod tests {
         let facts = TopicFacts {
             partitions: 12,
             replication: 3,
-            retention: Retention::For(Duration::from_hours(168)),
+            retention: Retention::Between { least: Duration::from_hours(168), most: Duration::from_hours(336) },
             compacted: false,
             max_message_bytes: None,
         };

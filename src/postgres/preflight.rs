@@ -173,17 +173,21 @@ fn retention_finding(ledger: Duration, topic: Retention) -> Finding {
     match topic {
         Retention::Forever => Finding::ok("ledger", "nothing is pruned: the topic keeps its records for ever"),
         Retention::Unknown => Finding::ok("ledger", format!("retention {}; the topic's is not known", days(ledger))),
-        Retention::For(topic) if topic <= ledger => {
-            Finding::ok("ledger", format!("retention {} ≥ topic retention {}", days(ledger), days(topic)))
+        Retention::Between { most, .. } if most <= ledger => {
+            Finding::ok("ledger", format!("retention {} ≥ topic retention {} with a segment", days(ledger), days(most)))
         }
-        Retention::For(topic) => Finding::problem(
+        Retention::Between { most, .. } => Finding::problem(
             "ledger",
             format!(
-                "retention {} is shorter than the topic's {}: a record that comes again would be notified twice",
+                "retention {} is shorter than the {} for which the topic keeps a record (retention.ms + segment.ms): one that comes \
+                 again would be notified twice",
                 days(ledger),
-                days(topic)
+                days(most)
             ),
-            vec![format!("set ledger.retention = \"{}\" or more", days(topic))],
+            vec![
+                format!("set ledger.retention = \"{}\" or more", days(most)),
+                "or make segment.ms of the topic shorter".to_owned(),
+            ],
         ),
     }
 }
@@ -265,10 +269,12 @@ mod tests {
     #[test]
     fn the_ledger_must_remember_for_as_long_as_the_topic() {
         let day = Duration::from_hours(24);
+        let topic = Retention::Between { least: day * 7, most: day * 14 };
         let cases = [
-            (day * 30, Retention::For(day * 7), false, "≥ topic retention 7days"),
-            (day * 7, Retention::For(day * 7), false, "≥"),
-            (day * 6, Retention::For(day * 7), true, "notified twice"),
+            (day * 30, topic, false, "≥ topic retention 14days"),
+            (day * 14, topic, false, "≥"),
+            (day * 13, topic, true, "notified twice"),
+            (day * 7, topic, true, "shorter than the 14days"),
             (day, Retention::Forever, false, "nothing is pruned"),
         ];
         for (ledger, topic, problem, detail) in cases {

@@ -111,10 +111,10 @@ impl Telemetry {
         &self.metrics
     }
 
-    /// How long the source topic keeps its records; infinite while that is unknown, so that no alert fires over it.
+    /// How long the source topic keeps its records for certain; infinite while that is unknown, so that no alert fires over it.
     pub fn topic_retention(&self, retention: Retention) {
         let seconds = match retention {
-            Retention::For(time) => time.as_secs_f64(),
+            Retention::Between { least, .. } => least.as_secs_f64(),
             Retention::Forever | Retention::Unknown => f64::INFINITY,
         };
         self.metrics.topic_retention_seconds.with_label_values(&[&*self.topic]).set(seconds);

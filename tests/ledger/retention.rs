@@ -12,7 +12,8 @@ async fn pruning_keeps_what_is_young_unfinished_or_has_a_dead_letter_to_care_for
     let database = test_database().await;
     let epoch = database.raise(0).await;
     let orders = ["claimed", "done", "open", "published", "resolved", "young", "late"];
-    let offset_of = |order: &str| orders.iter().zip(0..).find(|(one, _)| **one == order).map(|(_, offset)| offset).unwrap();
+    let offset_of =
+        |order: &str| orders.iter().zip(0..).find(|(one, _)| **one == order).map(|(_, offset)| offset).unwrap();
     for (order, offset) in orders.into_iter().zip(0..) {
         database.claim_one(claim(order, at(0, offset), epoch)).await;
     }
@@ -76,7 +77,7 @@ async fn preflight_and_migrations_know_what_is_missing() {
     assert!(facts.version_number >= 150_000);
     assert_eq!(facts.statement_timeout, Some(Duration::from_secs(10)));
     assert_eq!(facts.missing_privileges, Vec::<String>::new());
-    let findings = database.postgres.preflight(WEEK, Retention::For(WEEK)).await;
+    let findings = database.postgres.preflight(WEEK, Retention::Between { least: WEEK, most: WEEK }).await;
     let database_line = findings.iter().find(|finding| finding.area == "database").unwrap();
     assert!(database_line.detail.contains("migrations current"), "{findings:?}");
 
