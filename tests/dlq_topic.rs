@@ -82,6 +82,40 @@ async fn while_the_dlq_topic_is_gone_partitions_move_on_and_when_it_is_back_all_
 }
 
 #[tokio::test]
+async fn letters_that_the_dlq_topic_refuses_hold_up_none_of_another_partition() {
+    let world = World::with_partitions(2).await;
+    let worker = world.worker().start().await;
+    let poison = [poison(10).in_partition(0), poison(10).in_partition(1)];
+    world.kafka.produce(&world.topic, poison.to_vec()).await;
+    world.published(2).await;
+
+    // Headers of a long error are too large. More such letters than a batch, all older than those of the other partition.
+    world.kafka.alter_topic(&world.dlq_topic, &[("max.message.bytes", "900")]).await;
+    for (partition, count, error) in [
+        (
+            0,
+            250,
+            "(SELECT string_agg(encode(decode(md5(n || '/' || i), 'hex'), 'base64'), '') FROM generate_series(1, 64) i)",
+        ),
+        (1, 20, "'short'"),
+    ] {
+        let insert = format!(
+            "INSERT INTO dead_letters (consumer_group, topic, kpartition, koffset, record, order_id, event_type, reason, class,
+                    error, bug, attempts, first_failed_at, last_failed_at, failed_at)
+             SELECT consumer_group, topic, kpartition, 1000 + n, record, 'order ' || n, event_type, reason, class,
+                    {error}, bug, attempts, now(), now(), now() FROM dead_letters, generate_series(1, {count}) n
+              WHERE kpartition = {partition}"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&world.database.pool).await.unwrap();
+    }
+    world.published(22).await;
+    assert_letters_wait(&world, &worker, 250).await;
+    world.kafka.alter_topic(&world.dlq_topic, &[]).await;
+    world.published(272).await;
+    assert_nothing_waits(&worker).await;
+}
+
+#[tokio::test]
 async fn letters_left_unpublished_by_a_stopped_worker_are_published_by_the_next() {
     let mut world = World::on_our_broker(2).await;
     let mut worker = world.worker().start().await;

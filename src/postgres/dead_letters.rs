@@ -1,6 +1,6 @@
 //! `dead_letters`: records given up on, and the outbox of the DLQ topic.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::ledger::{RowOf, Rows, Tickets};
 use super::pool::Postgres;
@@ -141,34 +141,65 @@ impl Postgres {
         moved.iter().map(|row| tickets.of_identity(&row.order_id, &row.event_type)).collect()
     }
 
-    /// Letters that the DLQ topic does not have yet, oldest first, of the partitions that are still owned: at most `rows`, and
-    /// as many as fit into `bytes` of stored records but at least one.
+    /// Letters that the DLQ topic does not have yet, the oldest of each partition that is still owned, as many of one as of another:
+    /// at most `rows`, and as many as fit into `bytes` of stored records but at least one.
     ///
-    /// A letter that cannot be read is logged and left out.
+    /// A letter that cannot be read is logged and left out, by this process for good.
     pub async fn unpublished(
         &self,
         owned: &[(Partition, Epoch)],
         rows: u32,
         bytes: u64,
     ) -> Result<Vec<Letter>, LedgerFailure> {
+        loop {
+            let stored = self.unpublished_rows(owned, rows, bytes).await?;
+            let is_empty = stored.is_empty();
+            let letters: Vec<Letter> = stored.into_iter().filter_map(|row| self.readable(row)).collect();
+            if is_empty || !letters.is_empty() {
+                return Ok(letters);
+            }
+        }
+    }
+
+    /// None for what only a later version can read: it must not hold up the letters behind it, nor take their place each time.
+    fn readable(&self, row: StoredLetter) -> Option<Letter> {
+        let id = row.id;
+        match row.letter(&self.topic) {
+            Ok(letter) => Some(letter),
+            Err(error) => {
+                tracing::error!(id, error, "a dead letter stays unpublished");
+                self.unreadable_letters.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+                None
+            }
+        }
+    }
+
+    async fn unpublished_rows(
+        &self,
+        owned: &[(Partition, Epoch)],
+        rows: u32,
+        bytes: u64,
+    ) -> Result<Vec<StoredLetter>, LedgerFailure> {
+        let unreadable = self.unreadable_letters.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let partitions: Vec<i32> = owned.iter().map(|(partition, _)| partition.0).collect();
         let epochs: Vec<i64> = owned.iter().map(|(_, epoch)| epoch.0).collect();
         let mut lease = self.lease().await?;
         let statement = sqlx::query_as!(
             StoredLetter,
             r#"WITH waiting AS MATERIALIZED (
-               SELECT w.id, w.size
+               SELECT w.id, w.size, w.place
                  FROM unnest($3::integer[], $4::bigint[]) AS o(kpartition, epoch)
                  JOIN partition_epochs e ON e.consumer_group = $1 AND e.topic = $2
                                         AND e.kpartition = o.kpartition AND e.epoch = o.epoch
                 CROSS JOIN LATERAL (
-                      SELECT d.id, octet_length(d.record) AS size FROM dead_letters d
+                      SELECT d.id, octet_length(d.record) AS size, row_number() OVER (ORDER BY d.id) AS place
+                        FROM dead_letters d
                        WHERE d.consumer_group = $1 AND d.topic = $2 AND d.kpartition = o.kpartition
-                         AND d.published_at IS NULL
+                         AND d.published_at IS NULL AND d.id <> ALL($7::bigint[])
                        ORDER BY d.id LIMIT $5) w
-                ORDER BY w.id LIMIT $5),
+                ORDER BY w.place, w.id LIMIT $5),
              chosen AS MATERIALIZED (
-               SELECT id FROM (SELECT id, size, sum(size) OVER (ORDER BY id) AS upto FROM waiting) s
+               SELECT id FROM (SELECT id, size, sum(size) OVER (ORDER BY place, id) AS upto FROM waiting) s
                 WHERE upto <= $6 OR upto = size)
              SELECT d.id, d.kpartition, d.koffset, d.record, d.reason, d.class, d.error, d.bug, d.attempts, d.replays,
                     floor(extract(epoch FROM d.first_failed_at) * 1000)::bigint AS "first_failed_ms!",
@@ -180,10 +211,10 @@ impl Postgres {
             &epochs,
             i64::from(rows),
             i64::try_from(bytes).unwrap_or(i64::MAX),
+            &unreadable,
         );
         let stored = self.answer(statement.fetch_all(&mut *lease)).await;
-        let stored = lease.end(stored).await?;
-        Ok(stored.into_iter().filter_map(|row| row.letter(&self.topic)).collect())
+        lease.end(stored).await
     }
 
     /// Notes that the DLQ topic has these letters.
@@ -295,21 +326,13 @@ struct StoredLetter {
 }
 
 impl StoredLetter {
-    /// None for what only a later version can read: it must not hold up the letters behind it.
-    fn letter(self, topic: &Arc<str>) -> Option<Letter> {
+    fn letter(self, topic: &Arc<str>) -> Result<Letter, String> {
         let Some(reason) = reason_from_name(&self.reason) else {
-            tracing::error!(id = self.id, reason = self.reason, "a dead letter of an unknown reason stays unpublished");
-            return None;
+            return Err(format!("unknown reason {}", self.reason));
         };
         let coordinates = Coordinates { partition: Partition(self.kpartition), offset: Offset(self.koffset) };
-        let record = match stored_record::decode(coordinates, self.record) {
-            Ok(record) => record,
-            Err(error) => {
-                tracing::error!(id = self.id, %error, "a dead letter stays unpublished");
-                return None;
-            }
-        };
-        Some(Letter {
+        let record = stored_record::decode(coordinates, self.record).map_err(|error| error.to_string())?;
+        Ok(Letter {
             id: self.id,
             topic: Arc::clone(topic),
             record,

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use prometheus::Histogram;
@@ -34,6 +34,8 @@ pub struct Postgres {
     pub(super) migrate_at_start: bool,
     /// The page of `processed_orders` at which pruning goes on.
     pub(super) prune_page: Arc<AtomicU32>,
+    /// Unpublished letters that this version cannot read.
+    pub(super) unreadable_letters: Arc<Mutex<Vec<i64>>>,
     waits: Arc<OnceLock<Histogram>>,
     pool: PgPool,
     prepared_statements: bool,
@@ -85,6 +87,7 @@ impl Postgres {
             topic: topic.into(),
             migrate_at_start: database.migrate,
             prune_page: Arc::default(),
+            unreadable_letters: Arc::default(),
             waits: Arc::default(),
             prepared_statements: database.prepared_statements,
             pool,

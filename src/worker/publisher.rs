@@ -20,7 +20,7 @@ use crate::telemetry::labels::Dependency;
 
 /// Looked at without a nudge: letters that another owner, or this one before a restart, left behind.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// While the topic refuses.
+/// While Postgres or the topic refuses; longer while refusing takes the topic longer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const BATCH_LETTERS: u32 = 100;
 const BATCH_BYTES: u64 = 4 << 20;
@@ -105,8 +105,8 @@ impl Outbox {
     async fn run(mut self) {
         while !*self.stop.borrow() {
             let pause = match self.publish_batch().await {
-                // There may be more.
-                Ok(published) if published > 0 => continue,
+                // There may be more, of the same partitions or of those that do not rest.
+                Ok(tried) if tried > 0 => continue,
                 Ok(_) => LOOK_EVERY,
                 Err(()) => RETRY_AFTER,
             };
@@ -118,7 +118,7 @@ impl Outbox {
         self.producer.close(CLOSE_DEADLINE).await;
     }
 
-    /// Publishes what waits, up to a batch, and says how much that was.
+    /// Tries to publish what waits, up to a batch, and says how much that was.
     async fn publish_batch(&mut self) -> Result<usize, ()> {
         let now = Instant::now();
         self.resting.retain(|_, until| *until > now);
@@ -135,6 +135,7 @@ impl Outbox {
         let letters = self.postgres.unpublished(&owned, BATCH_LETTERS, BATCH_BYTES).await.map_err(|error| {
             tracing::warn!(?error, "unpublished dead letters cannot be read");
         })?;
+        let tried = Instant::now();
         let published = self.publish_all(&letters).await;
         if !published.is_empty() {
             // Published twice if this fails: the header herald-id makes the two one.
@@ -142,13 +143,15 @@ impl Outbox {
                 tracing::warn!(?error, "published dead letters cannot be marked");
             })?;
         }
+        // Others get as much time as was spent on those that were refused.
+        let rested = Instant::now() + tried.elapsed().max(RETRY_AFTER);
         let refused = letters.iter().filter(|letter| !published.contains(&letter.id));
-        self.resting.extend(refused.map(|letter| (letter.record.coordinates.partition, Instant::now() + RETRY_AFTER)));
+        self.resting.extend(refused.map(|letter| (letter.record.coordinates.partition, rested)));
         if self.resting.is_empty() {
             self.health.resolve(NotReady::Dlq);
         }
         self.show();
-        Ok(published.len())
+        Ok(letters.len())
     }
 
     fn show(&mut self) {

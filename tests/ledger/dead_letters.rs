@@ -204,6 +204,39 @@ async fn unpublished_letters_come_oldest_first_and_within_bounds() {
 }
 
 #[tokio::test]
+async fn unpublished_letters_of_one_partition_leave_room_for_those_of_another() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    database.raise(1).await;
+    let dead: Vec<_> = (0..10).map(|n| dead_letter(&n.to_string(), at(i32::from(n >= 8), n), epoch)).collect();
+    for letter in &dead {
+        database.postgres.bury(std::slice::from_ref(letter)).await.unwrap();
+    }
+    let owned = [(Partition(0), epoch), (Partition(1), epoch)];
+    for (rows, expected) in [(4, vec![0, 1, 8, 9]), (3, vec![0, 1, 8]), (6, vec![0, 1, 2, 3, 8, 9])] {
+        let letters = database.postgres.unpublished(&owned, rows, 1_000_000).await.unwrap();
+        let offsets: Vec<i64> = letters.iter().map(|letter| letter.record.coordinates.offset.0).collect();
+        assert_eq!(offsets, expected, "{rows} rows");
+    }
+}
+
+#[tokio::test]
+async fn letters_that_cannot_be_read_do_not_hold_up_the_others_however_many_or_large() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    for n in 0..5 {
+        database.postgres.bury(&[dead_letter(&n.to_string(), at(0, n), epoch)]).await.unwrap();
+    }
+    let unreadable = "UPDATE dead_letters SET record = decode(repeat('ff', 1000), 'hex') WHERE order_id <> '4'";
+    database.execute(unreadable).await;
+    for (rows, bytes) in [(2, 1_000_000), (10, 500)] {
+        let letters = database.postgres.unpublished(&[(Partition(0), epoch)], rows, bytes).await.unwrap();
+        let offsets: Vec<_> = letters.iter().map(|letter| letter.record.coordinates).collect();
+        assert_eq!(offsets, [at(0, 4)]);
+    }
+}
+
+#[tokio::test]
 async fn a_letter_that_cannot_be_read_does_not_hold_up_the_others() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
