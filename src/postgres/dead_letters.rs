@@ -217,15 +217,21 @@ impl Postgres {
         lease.end(stored).await
     }
 
-    /// Notes that the DLQ topic has these letters.
-    pub async fn mark_published(&self, ids: &[i64]) -> Result<(), LedgerFailure> {
+    /// Notes that the DLQ topic has these letters. One that failed again since it was read still has to be published.
+    pub async fn mark_published(&self, letters: &[&Letter]) -> Result<(), LedgerFailure> {
+        let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
+        let failed: Vec<i64> = letters.iter().map(|letter| letter.last_failed_at.0).collect();
         let mut lease = self.lease().await?;
         let statement = sqlx::query!(
             "WITH published AS MATERIALIZED (
-               SELECT id FROM dead_letters WHERE id = ANY($1::bigint[]) AND published_at IS NULL
+               SELECT id FROM dead_letters
+                WHERE id = ANY($1::bigint[]) AND published_at IS NULL
+                  AND floor(extract(epoch FROM last_failed_at) * 1000)::bigint
+                      = ($2::bigint[])[array_position($1::bigint[], id)]
                 ORDER BY order_id, event_type, id FOR UPDATE)
              UPDATE dead_letters SET published_at = clock_timestamp() WHERE id = ANY(ARRAY(SELECT id FROM published))",
-            ids,
+            &ids,
+            &failed,
         );
         let marked = self.answer(statement.execute(&mut *lease)).await;
         lease.end(marked).await.map(drop)

@@ -145,7 +145,7 @@ impl Outbox {
         }
         // Others get as much time as was spent on those that were refused.
         let rested = Instant::now() + tried.elapsed().max(RETRY_AFTER);
-        let refused = letters.iter().filter(|letter| !published.contains(&letter.id));
+        let refused = letters.iter().filter(|letter| !published.iter().any(|one| one.id == letter.id));
         self.resting.extend(refused.map(|letter| (letter.record.coordinates.partition, rested)));
         if self.resting.is_empty() {
             self.health.resolve(NotReady::Dlq);
@@ -162,16 +162,16 @@ impl Outbox {
         }
     }
 
-    /// Gives the ids of those that the broker acknowledged.
-    async fn publish_all(&self, letters: &[Letter]) -> Vec<i64> {
-        let publish = async |letter: &Letter| {
+    /// Gives those that the broker acknowledged.
+    async fn publish_all<'a>(&self, letters: &'a [Letter]) -> Vec<&'a Letter> {
+        let publish = async |letter: &'a Letter| {
             let started = Instant::now();
             let published = self.producer.publish(letter).await;
             let duration = started.elapsed();
             match published {
                 Ok(()) => {
                     DeadLetterPublished { letter, duration }.emit(&self.telemetry);
-                    Some(letter.id)
+                    Some(letter)
                 }
                 Err(error) => {
                     let error = error.to_string();

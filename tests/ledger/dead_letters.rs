@@ -57,7 +57,7 @@ async fn a_burial_whose_answer_was_lost_is_the_same_failure_when_repeated() {
         assert_eq!(database.look(LETTERS).await, "1 open f1");
     }
     let letters = database.postgres.unpublished(&[(Partition(0), epoch)], 10, 1_000).await.unwrap();
-    database.postgres.mark_published(&[letters[0].id]).await.unwrap();
+    database.postgres.mark_published(&[&letters[0]]).await.unwrap();
     assert_eq!(database.postgres.bury(&dead).await.unwrap(), [Ticket(5)]);
     assert_eq!(database.postgres.unpublished_facts().await.unwrap().count, 0);
 }
@@ -86,7 +86,7 @@ async fn the_same_origin_failing_again_is_the_same_letter_and_published_again() 
     database.postgres.bury(&dead).await.unwrap();
     let owned = [(Partition(0), epoch)];
     let first = database.postgres.unpublished(&owned, 10, 1_000).await.unwrap();
-    database.postgres.mark_published(&[first[0].id]).await.unwrap();
+    database.postgres.mark_published(&[&first[0]]).await.unwrap();
     // As a replay does.
     database.execute("UPDATE processed_orders SET state = 'p'").await;
     database.execute("UPDATE dead_letters SET state = 'replaying'").await;
@@ -98,6 +98,11 @@ async fn the_same_origin_failing_again_is_the_same_letter_and_published_again() 
     let second = database.postgres.unpublished(&owned, 10, 1_000).await.unwrap();
     assert_eq!((second[0].id, second[0].reason), (first[0].id, Reason::Exhausted));
     assert!(second[0].first_failed_at <= first[0].first_failed_at);
+    // A publisher that was frozen marks the failure that it published, and not the one since.
+    database.postgres.mark_published(&[&first[0]]).await.unwrap();
+    assert_eq!(database.postgres.unpublished_facts().await.unwrap().count, 1);
+    database.postgres.mark_published(&[&second[0]]).await.unwrap();
+    assert_eq!(database.postgres.unpublished_facts().await.unwrap().count, 0);
 }
 
 #[tokio::test]
@@ -259,7 +264,7 @@ async fn facts_count_what_waits_and_what_is_open() {
     database.postgres.bury(&dead).await.unwrap();
     database.postgres.done(&[settlement("0", at(0, 9), epoch)]).await.unwrap();
     let letters = database.postgres.unpublished(&[(Partition(0), epoch)], 1, 1_000).await.unwrap();
-    database.postgres.mark_published(&[letters[0].id]).await.unwrap();
+    database.postgres.mark_published(&[&letters[0]]).await.unwrap();
     let facts = database.postgres.unpublished_facts().await.unwrap();
     assert_eq!(facts.count, 2);
     assert!(facts.oldest_failed_at.is_some());
