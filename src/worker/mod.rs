@@ -267,7 +267,7 @@ impl Worker {
                 Ok(Answer::Input(input)) => self.take_input(input),
                 Ok(Answer::Raised(owned)) => self.raised(owned).await,
                 Ok(Answer::Replays(rows)) => self.replays_read(rows),
-                // Statements catch their own panics, and nobody aborts them before the end.
+                // What asks Postgres catches its panics, and nobody aborts it before the end.
                 Ok(Answer::Nothing) | Err(_) => {}
             }
             room -= 1;

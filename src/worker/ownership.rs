@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::statements::caught;
 use super::{Answer, Worker};
 use crate::config::Kafka;
 use crate::core::failure::LedgerFailure;
@@ -172,7 +173,7 @@ impl Raise {
             if assignments.is_empty() {
                 return Answer::Nothing;
             }
-            match self.raise(&assignments).await {
+            match caught(self.raise(&assignments)).await {
                 Ok(answered) => break answered,
                 Err(error) => {
                     tracing::warn!(?error, "the epochs cannot be raised yet");
@@ -199,7 +200,7 @@ impl Raise {
 
 pub(super) async fn confirm(postgres: Postgres, freeze: u64, partitions: Vec<Partition>) -> Answer {
     let read = loop {
-        match postgres.read(&partitions).await {
+        match caught(postgres.read(&partitions)).await {
             Ok(read) => break read,
             Err(error) => tracing::warn!(?error, "the epochs cannot be confirmed yet"),
         }

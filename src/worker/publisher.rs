@@ -2,9 +2,11 @@
 //! until the broker acknowledges it.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -104,7 +106,9 @@ impl Publisher {
 impl Outbox {
     async fn run(mut self) {
         while !*self.stop.borrow() {
-            let pause = match self.publish_batch().await {
+            // A panic is an outage: the letters behind it would else wait for another process.
+            let tried = AssertUnwindSafe(self.publish_batch()).catch_unwind().await.unwrap_or(Err(()));
+            let pause = match tried {
                 // There may be more, of the same partitions or of those that do not rest.
                 Ok(tried) if tried > 0 => continue,
                 Ok(_) => LOOK_EVERY,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::statements::caught;
 use super::{Answer, Worker};
 use crate::core::decode::{Decoded, Decoder, synthetic_identity};
 use crate::core::failure::LedgerFailure;
@@ -145,7 +146,7 @@ impl Worker {
         let held: Vec<_> = self.engine.replays_held().collect();
         let postgres = self.postgres.clone();
         self.spawn(async move {
-            let read = postgres.load_replays(&owned, &held, room).await;
+            let read = caught(postgres.load_replays(&owned, &held, room)).await;
             Answer::Replays(read.unwrap_or_else(|error| {
                 tracing::debug!(?error, "replays that are due cannot be read");
                 Vec::new()

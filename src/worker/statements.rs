@@ -56,7 +56,12 @@ pub(super) async fn dead(ledger: Ledger, batch: Vec<DeadLetter>) -> Answer {
     answer(Operation::Dead, batch.len(), &ledger.telemetry, statement).await
 }
 
-/// A panic holds the batch like an outage: without an answer its records would wait for ever.
+/// A panic is an outage: what waits for the answer would else wait for ever.
+pub(super) async fn caught<T>(statement: impl Future<Output = Result<T, LedgerFailure>>) -> Result<T, LedgerFailure> {
+    let answered = AssertUnwindSafe(statement).catch_unwind().await;
+    answered.unwrap_or_else(|_| Err(LedgerFailure::Outage("the statement panicked".to_owned())))
+}
+
 async fn answer(
     operation: Operation,
     rows: usize,
@@ -64,8 +69,7 @@ async fn answer(
     statement: impl Future<Output = Result<Input, LedgerFailure>>,
 ) -> Answer {
     let started = Instant::now();
-    let answered = AssertUnwindSafe(statement).catch_unwind().await;
-    let answered = answered.unwrap_or_else(|_| Err(LedgerFailure::Outage("the statement panicked".to_owned())));
+    let answered = caught(statement).await;
     let statement = match operation {
         Operation::Claim => Statement::Claim,
         Operation::Yield => Statement::Yield,
@@ -78,4 +82,16 @@ async fn answer(
     let result = StatementResult::of(answered.as_ref().err());
     StatementEnded { statement, result, rows, duration: started.elapsed() }.emit(telemetry);
     Answer::Input(answered.unwrap_or_else(|failure| Input::LedgerFailed { operation, failure }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_statement_that_panics_is_answered_as_an_outage() {
+        let answered = caught::<()>(async { panic!("a bug") }).await;
+        assert_eq!(answered, Err(LedgerFailure::Outage("the statement panicked".to_owned())));
+        assert_eq!(caught(async { Ok(7) }).await, Ok(7));
+    }
 }
