@@ -38,7 +38,7 @@ pub struct DeadLetterCount {
 
 impl Postgres {
     /// Writes the dead letters and settles their ledger rows; returns the tickets whose letter is durable. A ticket that is
-    /// missing was fenced, or its identity was settled otherwise.
+    /// missing was fenced, or its identity was settled otherwise, or a later statement of this epoch was faster.
     ///
     /// No two letters of a batch have the same identity. Burying may be repeated when its answer was lost: the ledger row is
     /// dead already, of the same coordinates and epoch, and keeps its `settled_at`; so the letter is not another failure.
@@ -71,7 +71,8 @@ impl Postgres {
                         true, excluded.settled_at WHERE l.state IN ('c', 'p')
                   UNION ALL SELECT l.state, l.epoch, l.serial, l.buried, l.settled_at LIMIT 1)
                WHERE (l.topic, l.kpartition, l.koffset) = (excluded.topic, excluded.kpartition, excluded.koffset)
-                 AND (l.state IN ('c', 'p') OR (l.state IN ('x', 'u') AND l.epoch = excluded.epoch))
+                 AND ((l.state IN ('c', 'p') AND (l.epoch <> excluded.epoch OR l.serial <= excluded.serial))
+                      OR (l.state IN ('x', 'u') AND l.epoch = excluded.epoch))
                RETURNING l.order_id, l.event_type, l.settled_at),
              unparked AS (
                DELETE FROM parked_events q USING moved m

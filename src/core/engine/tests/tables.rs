@@ -202,7 +202,9 @@ impl Tables {
         let states = [LedgerState::Claimed, LedgerState::Parked, LedgerState::Dead, LedgerState::Uncertain];
         let Some(row) = self.decidable(&letter.settlement, &states) else { return false };
         let is_settled = matches!(row.state, LedgerState::Dead | LedgerState::Uncertain);
-        if is_settled && row.epoch != letter.settlement.epoch {
+        let is_of_same_owner = row.epoch == letter.settlement.epoch;
+        let is_late = is_of_same_owner && row.serial > letter.settlement.serial;
+        if is_settled && !is_of_same_owner || !is_settled && is_late {
             return false;
         }
         if !is_settled {
