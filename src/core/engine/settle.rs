@@ -110,6 +110,10 @@ impl Engine {
         let (Some(entry), Some(state)) = (self.entries.get(&ticket), self.partitions.get(&partition)) else {
             return if may_run_still { HolderHere::Alive } else { HolderHere::Unknown };
         };
+        // A later owner claimed it: the partition is ours no more, and we have not heard of it.
+        if holder.epoch > state.epoch {
+            return HolderHere::Unknown;
+        }
         match state.watermark.locate(holder.coordinates.offset) {
             Whereabouts::Unknown => HolderHere::Unknown,
             // An owner before us left it behind. Memory may be full of copies that wait for such ones, so that none is ever fetched.

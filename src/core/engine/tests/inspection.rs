@@ -48,3 +48,23 @@ fn a_claim_is_never_seized_while_a_delivery_of_its_partition_runs_here_still() {
     let claim = claim_after_inspection(&mut bench, &holder);
     assert_eq!(claim.seize_from, Some(holder));
 }
+
+#[test]
+fn the_claim_of_a_later_owner_is_never_seized_for_not_being_here() {
+    for (epoch, is_seized) in [(Epoch(1), true), (Epoch(2), false)] {
+        let mut bench = Bench::new(Vec::new());
+        let parked = Vec::new();
+        let (session, start) = (Session(9), Offset(0));
+        bench.input(Input::Assigned { partition: P1, session, start, raised: raised(1), parked });
+        bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 4, 1)] });
+        let claim = bench.claims().remove(0);
+        // This worker has fetched nothing of that partition.
+        let coordinates = Coordinates { partition: P1, offset: Offset(9) };
+        let there = Holder { coordinates, epoch, ..ours(&claim, false).holder };
+        let busy = LedgerRow { holder: there.clone(), ..ours(&claim, false) };
+        bench.input(Input::Claimed { found: vec![(claim.ticket, busy)] });
+        bench.wait(Duration::from_secs(1));
+        let claim = bench.claims().remove(0);
+        assert_eq!(claim.seize_from, is_seized.then_some(there), "{epoch:?}");
+    }
+}
