@@ -47,6 +47,9 @@ pub(super) struct Entry {
     /// When the last attempt began.
     pub(super) started_at: Now,
     pub(super) failed_at: Option<FailedAt>,
+    /// When it failed last in this session: of what it met before, in other workers perhaps, the table has only the attempts that
+    /// were spent.
+    pub(super) seen_failing_at: Option<Now>,
     pub(super) parking: Option<ParkingPlan>,
     pub(super) burial: Option<Burial>,
     pub(super) busy: Option<Busy>,
@@ -205,5 +208,6 @@ impl Entry {
     pub(super) fn note_failure(&mut self, now: Now) {
         let first = self.failed_at.map_or(now, |failed| failed.first);
         self.failed_at = Some(FailedAt { first, last: now });
+        self.seen_failing_at = Some(now);
     }
 }

@@ -103,6 +103,13 @@ pub fn closes(accounting: &Accounting, in_flight: u64) -> Result<(), Violation> 
     verify(Invariant::I7, polled == ended + in_flight, || format!("{accounting:?}, in flight {in_flight}"))
 }
 
+/// I7: every record that was parked has left the table again, or is in it still.
+pub fn parking_closes(parked: u64, left: u64, still_parked: u64) -> Result<(), Violation> {
+    verify(Invariant::I7, parked == left + still_parked, || {
+        format!("{parked} were parked, {left} have left, {still_parked} are parked still")
+    })
+}
+
 /// I8: no more is held than the limit and what one answer may bring beyond it.
 pub fn bounded(held: usize, limit: usize) -> Result<(), Violation> {
     verify(Invariant::I8, held <= limit, || format!("{held} records held of {limit}"))
@@ -134,12 +141,19 @@ mod tests {
         assert!(stored_offset(Offset(3), Offset(5), None).is_ok());
         let accounting = Accounting { polled: 6, notified: 2, duplicate: 1, dead_lettered: 1, ..Accounting::default() };
         assert!(closes(&accounting, 2).is_ok());
+        assert!(parking_closes(5, 3, 2).is_ok());
     }
 
     #[test]
     #[should_panic(expected = "I1 violated")]
     fn a_watermark_past_an_unfinished_record_is_a_violation() {
         let _ = stored_offset(Offset(3), Offset(6), Some(Offset(5)));
+    }
+
+    #[test]
+    #[should_panic(expected = "I7 violated")]
+    fn a_parked_record_that_is_nowhere_is_a_violation() {
+        let _ = parking_closes(3, 1, 1);
     }
 
     #[test]

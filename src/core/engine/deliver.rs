@@ -14,7 +14,8 @@ use crate::core::invariants;
 struct Failed {
     ticket: Ticket,
     failure: DeliveryFailure,
-    /// When it failed before, or else when this attempt began: what the channel did since then tells whether it is to blame.
+    /// When it failed before in this session, or else when this attempt began: what the channel did since then tells whether it is
+    /// to blame.
     since: Now,
     /// It was to find out whether the channel is back.
     was_probe: bool,
@@ -160,7 +161,7 @@ impl Engine {
         let is_ours =
             !entry.orphaned && self.partitions.get(&entry.partition()).is_some_and(super::PartitionState::is_active);
         let was_probe = self.breaker.is_probe(ticket);
-        let since = entry.failed_at.map_or(entry.started_at, |failed| failed.last);
+        let since = entry.seen_failing_at.unwrap_or(entry.started_at);
         self.note_blame(ticket, &result);
         self.learn(now, ticket, &result, effects);
         match result {
@@ -182,7 +183,7 @@ impl Engine {
             Ok(()) | Err(FailureClass::Permanent | FailureClass::Outage) => {}
             Err(FailureClass::Transient { .. } | FailureClass::Unknown) => {
                 let works_for_others =
-                    entry.failed_at.is_some_and(|failed| self.evidence.works_for_others(entry.key, failed.last));
+                    entry.seen_failing_at.is_some_and(|at| self.evidence.works_for_others(entry.key, at));
                 entry.blame = match entry.blame {
                     Blame::Unclear if works_for_others => Blame::Known,
                     Blame::None => Blame::Unclear,

@@ -109,6 +109,7 @@ impl Engine {
             outages: 0,
             started_at: Now::ZERO,
             failed_at: None,
+            seen_failing_at: None,
             parking: None,
             burial,
             busy: None,

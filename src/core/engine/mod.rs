@@ -296,11 +296,11 @@ impl Engine {
 
     /// What was started, or is about to be, and has no durable end; and whether it may have had its effect.
     #[cfg(test)]
-    fn under_way(&self) -> impl Iterator<Item = (crate::core::event::Identity, bool)> {
+    fn under_way(&self) -> impl Iterator<Item = (super::record::Coordinates, super::event::Identity, bool)> {
         let entries = self.entries.values().filter(|entry| entry.stage.is_under_way());
         entries.map(|entry| {
             let is_unsettled = matches!(entry.stage, Stage::Starting | Stage::Delivering | Stage::Settling);
-            (entry.identity.clone(), is_unsettled)
+            (entry.record.coordinates, entry.identity.clone(), is_unsettled)
         })
     }
 

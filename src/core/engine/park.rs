@@ -74,7 +74,7 @@ impl Engine {
             let Some(entry) = self.entries.get_mut(&ticket) else { continue };
             let Some(ParkingPlan { key, due, .. }) = entry.parking.take() else { continue };
             let (partition, origin, is_durable) = (entry.partition(), entry.origin, parked.contains(&ticket));
-            let failure = entry.failed_at.map(|failed| LastFailure { at: failed.last, blame: entry.blame });
+            let failure = entry.seen_failing_at.map(|at| LastFailure { at, blame: entry.blame });
             if entry.orphaned {
                 self.end_orphan(now, ticket, is_durable, effects);
                 continue;
@@ -210,6 +210,7 @@ impl Engine {
             if let Some(failure) = failure.take() {
                 entry.blame = failure.blame;
                 entry.failed_at = entry.failed_at.map(|failed| FailedAt { last: failure.at, ..failed });
+                entry.seen_failing_at = Some(failure.at);
             }
             self.bytes += entry.bytes;
             self.loaded.records += 1;
@@ -241,7 +242,7 @@ impl Engine {
             }
             Decoded::Poison { reason, error } => (None, Some((reason, error))),
         };
-        // Before the start of the process is as good as at it: successes of before are not known.
+        // Before the start of the process is as good as at it.
         let first = now.saturating_sub(first_failed_ago);
         let last = last_failed_ago.map_or(now, |ago| now.saturating_sub(ago));
         let mut entry = Entry {
@@ -266,6 +267,7 @@ impl Engine {
             outages: 0,
             started_at: Now::ZERO,
             failed_at: (attempts > 0).then_some(FailedAt { first, last }),
+            seen_failing_at: None,
             parking: None,
             burial: burial.map(|(reason, error)| Burial { reason, class: "permanent", error }),
             busy: None,

@@ -2,6 +2,9 @@
 
 use super::tables::Tables;
 use super::*;
+use crate::core::decode::Decoded;
+
+const P1: Partition = Partition(1);
 
 #[test]
 fn a_copy_takes_the_claim_of_a_later_one_that_is_not_fetched_yet_however_little_memory_there_is() {
@@ -48,4 +51,96 @@ fn a_claim_is_never_taken_from_a_holder_that_was_taken_over_since_it_was_judged(
     assert_eq!(row.holder.coordinates, there);
     bench.input(Input::Claimed { found: vec![(again.ticket, row)] });
     assert_eq!(bench.deliveries().len(), 0);
+}
+
+/// Two workers with a partition each, whose statements are answered at once by the same tables; every delivery succeeds.
+struct Pair {
+    benches: [Bench; 2],
+    tables: Tables,
+    told: Vec<(Coordinates, Identity)>,
+}
+
+impl Pair {
+    fn second(&mut self) {
+        for bench in &mut self.benches {
+            bench.wait(Duration::from_secs(1));
+            while let Some(answer) = bench.effects.pop().map(|effect| self.tables.answer(effect, &mut self.told)) {
+                if let Some(answer) = answer {
+                    bench.input(answer);
+                }
+            }
+        }
+    }
+}
+
+impl Tables {
+    fn answer(&mut self, effect: Effect, told: &mut Vec<(Coordinates, Identity)>) -> Option<Input> {
+        match effect {
+            Effect::Claim(batch) => {
+                let found = batch.iter().filter_map(|claim| Some((claim.ticket, self.claim(claim)?))).collect();
+                Some(Input::Claimed { found })
+            }
+            Effect::Yield(batch) => {
+                for settlement in &batch {
+                    self.yield_claim(settlement);
+                }
+                Some(Input::Yielded)
+            }
+            Effect::Done(batch) => {
+                for settlement in &batch {
+                    self.done(settlement);
+                }
+                Some(Input::Settled)
+            }
+            Effect::Deliver(delivery) => {
+                told.push((delivery.coordinates, delivery.event.identity.clone()));
+                Some(Input::Delivered { results: vec![(delivery.ticket, Ok(()))] })
+            }
+            // It is alive: another worker has its partition.
+            Effect::InspectHolder { ticket, .. } => Some(Input::HolderInspected { ticket, abandoned: None }),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn two_workers_whose_records_wait_for_copies_behind_one_anothers_go_on() {
+    let mut tables = Tables::new(ROWS_PER_KEY);
+    let mut engine_config = config(10, 1);
+    // All are of one user.
+    engine_config.decoder = Decoder::new(["ORDER_CREATED"], OrderingKey::UserId);
+    let lanes = [[order(P0, 0, 1), order(P0, 1, 2)], [order(P1, 0, 2), order(P1, 1, 1)]];
+    // Owners before had claimed the second of each.
+    for [_, second] in &lanes {
+        let Coordinates { partition, .. } = second.coordinates;
+        let epoch = tables.raise(partition, 9, Offset(0)).epoch;
+        let Decoded::Event { event, .. } = engine_config.decoder.decode(second) else { panic!("it is an event") };
+        let (identity, fingerprint) = (event.identity, event.fingerprint);
+        let (ticket, coordinates, serial) = (Ticket(0), second.coordinates, Serial(1));
+        tables.claim(&Claim { ticket, identity, fingerprint, coordinates, epoch, serial, seize_from: None }).unwrap();
+    }
+    let benches = lanes.map(|lane| {
+        let mut engine_config = config(10, 1);
+        engine_config.decoder = Decoder::new(["ORDER_CREATED"], OrderingKey::UserId);
+        let engine = Engine::new(engine_config);
+        let mut bench = Bench { engine, now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
+        let Coordinates { partition, .. } = lane[0].coordinates;
+        let raised = tables.raise(partition, u64::from(partition.0.unsigned_abs()), Offset(0));
+        let (session, start, parked) = (SESSION, Offset(0), Vec::new());
+        bench.input(Input::Assigned { partition, session, raised, start, parked });
+        bench.input(Input::Polled { partition, session, records: lane.into() });
+        bench
+    });
+    let mut pair = Pair { benches, tables, told: Vec::new() };
+    for _ in 0..4 {
+        pair.second();
+    }
+    assert_eq!(pair.told, [], "each waits for what the other has claimed behind its first");
+    for _ in 0..30 {
+        pair.second();
+    }
+    let mut orders: Vec<_> = pair.told.iter().map(|(_, identity)| identity.order_id.to_string()).collect();
+    orders.sort();
+    assert_eq!(orders, ["1", "2"]);
+    assert!(pair.benches.iter().all(|bench| bench.engine.stats().in_flight == 0));
 }

@@ -67,3 +67,68 @@ fn exhausted_records_that_nothing_orders_are_not_remembered() {
     assert!(!bench.dead().is_empty());
     assert_eq!(bench.engine.partitions[&P0].exhausted_keys(), 0);
 }
+
+#[test]
+fn of_a_first_failure_only_what_the_channel_did_during_its_attempt_is_evidence() {
+    let one_attempt = |config: &mut EngineConfig| config.max_attempts = 1;
+    for is_restarted in [false, true] {
+        let mut bench = Bench::new(one_attempt);
+        if is_restarted {
+            bench.poll(vec![order(P0, 0, 1)]);
+            bench.restart(EngineConfig { max_attempts: 1, park_after: Duration::ZERO, ..config(100, 2) });
+        }
+        let success = if is_restarted { 5 } else { 0 };
+        show_that_the_channel_works(&mut bench, success);
+        bench.now += Duration::from_millis(1);
+        bench.poll(vec![order(P0, success + 1, 1)]);
+        assert_eq!(bench.answer(fails(TRANSIENT)), (success + 1, 1));
+        assert_eq!(bench.dead(), [], "it worked before, and nobody knows whether it did since");
+        show_that_the_channel_works(&mut bench, success + 2);
+        bench.answer_next(fails(TRANSIENT));
+        assert_eq!(bench.dead(), [(success + 1, Reason::Exhausted, 2)]);
+    }
+}
+
+#[test]
+fn what_the_channel_did_for_others_before_a_session_is_no_evidence_in_it() {
+    let mut bench = Bench::new(|config| config.max_attempts = 1);
+    bench.poll(vec![order(P0, 0, 1)]);
+    bench.answer(fails(TRANSIENT));
+    show_that_the_channel_works(&mut bench, 1);
+    // Another worker has the partition for a while, and the channel is away then: nothing of it is in the table.
+    bench.input(Input::Lost { partitions: vec![P0] });
+    bench.begin_session();
+    assert_eq!(bench.answer_next(fails(TRANSIENT)), (0, 2));
+    assert_eq!(bench.dead(), []);
+    show_that_the_channel_works(&mut bench, 2);
+    bench.answer_next(fails(TRANSIENT));
+    assert_eq!(bench.dead(), [(0, Reason::Exhausted, 3)]);
+}
+
+#[test]
+fn after_a_restart_those_behind_an_exhausted_record_get_all_attempts() {
+    let mut bench = Bench::new(|_| {});
+    bench.poll(vec![order(P0, 0, 1), paid(1, 1)]);
+    for offset in 2.. {
+        bench.answer_next(fails(TRANSIENT));
+        if !bench.dead().is_empty() {
+            break;
+        }
+        show_that_the_channel_works(&mut bench, offset);
+    }
+    bench.restart(EngineConfig {
+        decoder: Decoder::new(["ORDER_CREATED", "ORDER_PAID"], OrderingKey::OrderId),
+        park_after: Duration::ZERO,
+        ..config(100, 2)
+    });
+    // Of what was exhausted only the worker knew that is gone.
+    for attempt in 1..=3 {
+        assert_eq!(bench.dead().len(), 1);
+        assert_eq!(bench.answer_next(fails(TRANSIENT)), (1, attempt));
+        show_that_the_channel_works(&mut bench, 100 + i64::from(attempt));
+    }
+    while bench.dead().len() < 2 {
+        bench.answer_next(fails(TRANSIENT));
+    }
+    assert!(bench.dead()[1].2 >= 3, "{:?}", bench.dead());
+}

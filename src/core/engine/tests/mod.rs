@@ -8,6 +8,7 @@ mod copies;
 mod evidence;
 mod inspection;
 mod loads;
+mod memory;
 mod outage;
 mod parked_limit;
 mod parking;

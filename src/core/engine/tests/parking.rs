@@ -39,7 +39,7 @@ impl Bench {
         bench
     }
 
-    fn begin_session(&mut self) {
+    pub(super) fn begin_session(&mut self) {
         self.session += 1;
         let start = Offset(self.stored);
         let raised = self.tables.raise(P0, self.process, start);

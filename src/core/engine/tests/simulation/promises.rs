@@ -9,29 +9,28 @@ impl World {
         let position = records.iter().position(|record| record.coordinates.offset >= offset).unwrap_or(records.len());
         let before = self.committed[number(partition)];
         invariants::custody(position >= before, || format!("seed {}: a commit went back", self.seed)).unwrap();
-        for record in &records[..position] {
-            let at = record.coordinates;
-            let has_custody = self.identities[&at].iter().any(|identity| {
-                let row = self.tables.ledger.get(identity);
-                // A copy ends when another one is parked: that one will be told.
-                let is_parked = row.is_some_and(|row| {
-                    row.state == LedgerState::Parked
-                        && self
-                            .tables
-                            .parked
-                            .get(identity)
-                            .is_some_and(|waiting| waiting.coordinates == row.coordinates)
-                });
-                self.settled.contains(identity) || is_parked
-            });
-            let detail = || format!("seed {}: {at:?} has no custody", self.seed);
-            invariants::custody(has_custody || self.identities[&at].is_empty(), detail).unwrap();
+        for record in &records[before..position] {
+            let detail = || format!("seed {}: {:?} has no custody", self.seed, record.coordinates);
+            invariants::custody(self.has_custody(record), detail).unwrap();
         }
         self.committed[number(partition)] = position;
     }
 
-    /// I2 to I5: what is settled, or may not be repeated, never starts again; one delivery of an identity at a time, in the order
-    /// of its key, by the owner of its partition; attempts are spent by answers only.
+    fn has_custody(&self, record: &Record) -> bool {
+        let Some(content) = &self.contents[&record.coordinates] else { return true };
+        let (identity, fingerprint) = content;
+        // A copy ends when another one is parked: that one will be told.
+        let is_parked = self.tables.ledger.get(identity).is_some_and(|row| {
+            let waiting = self.tables.parked.get(identity);
+            row.state == LedgerState::Parked
+                && row.fingerprint == *fingerprint
+                && waiting.is_some_and(|waiting| waiting.coordinates == row.coordinates)
+        });
+        is_parked || self.settled.contains(content)
+    }
+
+    /// I2 to I5: what is settled, or may not be repeated, never starts again; one delivery of a key at a time, in its order, by the
+    /// owner of its partition; attempts are spent by answers only. I6: it is told what was produced.
     pub(super) fn start_delivery(&mut self, index: usize, delivery: Delivery) {
         let (seed, identity) = (self.seed, &delivery.event.identity);
         let state = self.tables.ledger.get(identity).map(|row| row.state);
@@ -42,58 +41,104 @@ impl World {
         let detail = || format!("seed {seed}: {identity:?} starts in the state {state:?}");
         invariants::notified_once(!is_settled && !may_not_be_repeated, detail).unwrap();
 
-        // A worker that lost its partition may still wait for an answer.
-        let rivals = self.workers.iter().enumerate().filter(|(other, _)| is_once || *other == index);
-        let is_alone = rivals.flat_map(|(_, worker)| &worker.deliveries).all(|other| other.event.identity != *identity);
-        invariants::one_at_a_time(is_alone, || format!("seed {seed}: {identity:?} twice at once")).unwrap();
+        let detail = || format!("seed {seed}: {identity:?} twice at once");
+        invariants::one_at_a_time(self.is_alone(index, &delivery), detail).unwrap();
+        self.assert_order(&delivery);
 
-        let is_owned = self.workers[index].sessions.contains_key(&delivery.coordinates.partition);
-        invariants::owned(is_owned, || format!("seed {seed}: {identity:?} starts in a partition of others")).unwrap();
+        let is_owned = self.owners[number(delivery.coordinates.partition)] == Some(index);
+        let is_believed = self.workers[index].lost.contains(&delivery.coordinates.partition);
+        let detail = || format!("seed {seed}: {identity:?} starts in a partition of others");
+        invariants::owned(is_owned || is_believed, detail).unwrap();
 
         let (attempt, spent) = (delivery.attempt, self.spent.get(identity).copied().unwrap_or_default());
         let detail = || format!("seed {seed}: attempt {attempt} after {spent} answers");
         invariants::blamed(attempt <= 1 + spent, detail).unwrap();
-        self.assert_order(&delivery);
-        self.first_started.entry(identity.clone()).or_insert(self.now);
+        self.assert_told_as_produced(&delivery);
+        let identity = identity.clone();
+        self.failures.entry(identity.clone()).or_default().started = self.now;
+        if is_believed {
+            // It stood still when its partition went, and was told of no other owner: there was none.
+            self.note_cut_off(identity);
+        }
         self.workers[index].deliveries.push(delivery);
     }
 
+    /// Nothing else of its key runs in its partition; and where nothing may be repeated, no copy of it anywhere: a worker that lost
+    /// its partition may still wait for an answer.
+    fn is_alone(&self, index: usize, delivery: &Delivery) -> bool {
+        let (lane, identity) = (self.lane_of(delivery), &delivery.event.identity);
+        let is_of_lane = |other: &Delivery| {
+            other.coordinates.partition == delivery.coordinates.partition && self.lane_of(other) == lane
+        };
+        let of_all = self.workers.iter().flat_map(|worker| &worker.deliveries);
+        let is_copy = |other: &Delivery| other.event.identity == *identity;
+        let runs_here = self.workers[index].deliveries.iter().any(|other| is_of_lane(other) || is_copy(other));
+        let runs_anywhere = self.story == Story::AtMostOnce && of_all.into_iter().any(is_copy);
+        !runs_here && !runs_anywhere
+    }
+
     fn assert_order(&self, delivery: &Delivery) {
-        let at = delivery.coordinates;
+        let (at, lane) = (delivery.coordinates, self.lane_of(delivery));
         let records = &self.log[number(at.partition)];
         let before = records.iter().take_while(|record| record.coordinates.offset < at.offset);
-        for earlier in before {
-            let Some(identity) = self.identities[&earlier.coordinates].first() else { continue };
-            if identity.order_id != delivery.event.identity.order_id {
-                continue;
-            }
-            let row = self.tables.ledger.get(identity);
-            let is_told = self.notified.contains_key(identity) || self.settled.contains(identity);
+        for earlier in before.filter(|record| self.lanes.get(&record.coordinates) == Some(&lane)) {
+            let Some(content) = &self.contents[&earlier.coordinates] else { continue };
+            let row = self.tables.ledger.get(&content.0);
+            let is_told = self.notified.contains_key(&content.0) || self.settled.contains(content);
             // It has ended as a copy of one that is elsewhere.
             let is_copy = row.is_some_and(|row| row.coordinates != earlier.coordinates);
             let detail = || format!("seed {}: {at:?} overtakes {:?}", self.seed, earlier.coordinates);
-            invariants::one_at_a_time(is_told || is_copy, detail).unwrap();
+            invariants::one_at_a_time(is_told || is_copy || is_bad(&content.0), detail).unwrap();
         }
+    }
+
+    fn assert_told_as_produced(&self, delivery: &Delivery) {
+        let record = self.produced(delivery.coordinates);
+        let Decoded::Event { event, .. } = self.story.decoder().decode(record) else {
+            panic!("seed {}: {record:?} is delivered", self.seed)
+        };
+        assert_eq!((&event.identity, &event.order), (&delivery.event.identity, &delivery.event.order));
     }
 
     /// I5: nobody is given up on for an outage, for what others did to its worker, or for what never began.
     pub(super) fn assert_blame(&self, letter: &DeadLetter) {
         let identity = &letter.settlement.identity;
         let is_to_blame = match letter.reason {
-            Reason::Exhausted => self.works_for_others(identity),
+            Reason::Exhausted => self.works_for_others(letter),
             Reason::CrashLoop => self.is_deadly(identity) || self.died_with_it_twice(identity),
             Reason::Uncertain => self.story == Story::AtMostOnce && self.started.contains(identity),
-            Reason::Undecodable | Reason::Invalid | Reason::Conflict | Reason::Permanent => true,
+            Reason::Conflict => self.is_in_conflict(letter),
+            Reason::Invalid => self.is_invalid(letter),
+            Reason::Undecodable => !is_event(identity),
+            Reason::Permanent => is_event(identity),
         };
-        let detail = || format!("seed {}: {identity:?} is given up as {}", self.seed, letter.reason);
+        let failures = self.failures.get(identity);
+        let detail = || format!("seed {}: {identity:?} is given up as {} with {failures:?}", self.seed, letter.reason);
         invariants::blamed(is_to_blame, detail).unwrap();
     }
 
-    /// The channel worked for another key since this one was first tried.
-    fn works_for_others(&self, identity: &Identity) -> bool {
-        let key = LaneKey::of(identity.order_id.as_bytes());
-        let since = self.first_started[identity];
-        self.successes.iter().any(|(other, at)| *other != key && *at >= since)
+    /// The channel worked for another key between its last two failures, or during the last attempt: one that was cut off may have
+    /// failed meanwhile.
+    fn works_for_others(&self, letter: &DeadLetter) -> bool {
+        let lane = self.lanes[&letter.record.coordinates];
+        let failures = self.failures[&letter.settlement.identity];
+        let since = failures.before_last.map_or(failures.started, |before| before.min(failures.started));
+        let works = |(other, at): &(LaneKey, Now)| *other != lane && *at > since && Some(*at) <= failures.last;
+        self.successes.iter().rev().any(works)
+    }
+
+    /// Another content of the order was notified, is parked, or was uncertain: it keeps the identity, and this one has its own.
+    fn is_in_conflict(&self, letter: &DeadLetter) -> bool {
+        let Some((identity, fingerprint)) = &self.contents[&letter.record.coordinates] else { return false };
+        let others = self.kept.get(identity);
+        *identity != letter.settlement.identity
+            && others.is_some_and(|kept| kept.iter().any(|other| other != fingerprint))
+    }
+
+    /// The ledger cannot store it.
+    fn is_invalid(&self, letter: &DeadLetter) -> bool {
+        let content = &self.contents[&letter.record.coordinates];
+        content.as_ref().is_some_and(|(identity, _)| is_bad(identity) && *identity != letter.settlement.identity)
     }
 
     /// Workers are killed from outside or lose their partitions: twice with the same record on its way.
@@ -103,36 +148,67 @@ impl World {
 
     /// I6: the record is kept as it was produced.
     pub(super) fn assert_unchanged(&self, kept: &Record) {
-        let records = &self.log[number(kept.coordinates.partition)];
-        let original = records.iter().find(|record| record.coordinates == kept.coordinates).unwrap();
-        invariants::unchanged(original, kept).unwrap();
+        invariants::unchanged(self.produced(kept.coordinates), kept).unwrap();
+    }
+
+    fn produced(&self, at: Coordinates) -> &Record {
+        let records = &self.log[number(at.partition)];
+        let place = records.binary_search_by_key(&at.offset, |record| record.coordinates.offset);
+        &records[place.expect("it was produced")]
+    }
+
+    /// I8: what is held is counted, and bounded but for what one answer brings.
+    pub(super) fn assert_bounded(&self, index: usize) {
+        let (engine, limit) = (&self.workers[index].engine, self.story.max_records());
+        invariants::bounded(engine.stats().in_flight, limit + POLL).unwrap();
+        let loaded = || engine.entries.values().filter(|entry| entry.is_parked());
+        // Those of one statement come when a quarter, or as many as there is room for, are in memory.
+        invariants::bounded(loaded().count(), limit / 4 + self.largest_load.max(limit)).unwrap();
+        let bytes = |entries: &mut dyn Iterator<Item = &Box<Entry>>| entries.map(|entry| entry.bytes).sum::<usize>();
+        let counted = (engine.bytes, engine.loaded.bytes, engine.loaded.records);
+        let held = (bytes(&mut engine.entries.values()), bytes(&mut loaded()), loaded().count());
+        assert_eq!(counted, held, "seed {}: bytes, of those loaded, and their number", self.seed);
+    }
+
+    /// Once the settlement is durable and nobody goes on with what was decided before, it is settled for good.
+    pub(super) fn forget_cut_off(&mut self) {
+        let is_over = |identity: &Identity| !self.workers.iter().any(|worker| worker.holds(identity));
+        let over: Vec<Identity> = self.done_late.iter().filter(|identity| is_over(identity)).cloned().collect();
+        for identity in over {
+            self.done_late.remove(&identity);
+            self.cut_off.remove(&identity);
+        }
+    }
+
+    pub(super) fn note_cut_off(&mut self, identity: Identity) {
+        let row = self.tables.ledger.get(&identity);
+        if row.is_some_and(|row| row.state == LedgerState::Done) {
+            self.done_late.insert(identity.clone());
+        }
+        self.ever_cut_off.insert(identity.clone());
+        self.cut_off.insert(identity);
     }
 
     pub(super) fn uncertain(&self) -> usize {
         self.tables.ledger.values().filter(|row| row.state == LedgerState::Uncertain).count()
     }
 
-    /// Every identity has one end, and who is settled as notified was notified.
+    /// Every identity has one end, who is settled as notified was notified, and every content was told or is a dead letter.
     pub(super) fn assert_all_told(&self) {
         let seed = self.seed;
-        for (identity, row) in &self.tables.ledger {
+        // A conflict may have left its own identity behind, and have been told under that of its order in the end.
+        for (identity, row) in self.tables.ledger.iter().filter(|(identity, _)| is_event(identity)) {
             let is_ended = matches!(row.state, LedgerState::Done | LedgerState::Dead | LedgerState::Uncertain);
             assert!(is_ended, "seed {seed}: {identity:?} was left behind as {:?}", row.state);
-            let is_notified = self.notified.contains_key(identity);
-            assert!(row.state != LedgerState::Done || is_notified, "seed {seed}: {identity:?} is settled untold");
+            let is_told = self.told.contains(&(identity.clone(), row.fingerprint));
+            assert!(row.state != LedgerState::Done || is_told, "seed {seed}: {identity:?} is settled untold");
             let is_convicted = row.state == LedgerState::Dead && self.convicted.contains(identity);
             let is_deadly = self.is_always_deadly(identity);
             assert!(!is_deadly || is_convicted, "seed {seed}: {identity:?} ended as {:?}", row.state);
         }
-    }
-}
-
-/// The identities under which a record may have ended: its own, and the synthetic one of a conflict or of poison.
-pub(super) fn identities(record: &Record) -> Vec<Identity> {
-    let synthetic = synthetic_identity("order_events", record).0;
-    match decoder().decode(record) {
-        Decoded::Event { event, .. } => vec![event.identity, synthetic],
-        Decoded::Poison { .. } => vec![synthetic],
-        Decoded::Ignored { .. } => Vec::new(),
+        for (at, content) in &self.contents {
+            let is_settled = content.as_ref().is_none_or(|content| self.settled.contains(content));
+            assert!(is_settled, "seed {seed}: what {at:?} says was neither told nor given up");
+        }
     }
 }

@@ -9,6 +9,11 @@ pub(super) enum Late {
     Park(Vec<Parking>),
 }
 
+/// Of these orders the ledger stores nothing.
+pub(super) fn is_bad(identity: &Identity) -> bool {
+    is_event(identity) && ["11", "32"].contains(&&*identity.order_id)
+}
+
 impl World {
     pub(super) fn carry_out_late(&mut self) {
         if self.late.is_empty() {
@@ -16,16 +21,18 @@ impl World {
         }
         let chosen = self.random.usize(0..self.late.len());
         match self.late.swap_remove(chosen) {
-            Late::Yield(batch) => batch.iter().for_each(|settlement| self.tables.yield_claim(settlement)),
+            Late::Yield(batch) => {
+                for settlement in &batch {
+                    self.tables.yield_claim(settlement);
+                }
+            }
             Late::Start(batch) => {
                 let started = batch.iter().filter(|start| self.tables.start(start) && start.starts > 0);
                 self.started.extend(started.map(|start| start.settlement.identity.clone()));
             }
-            Late::Park(batch) => batch.iter().for_each(|parking| {
-                self.tables.park(self.now, parking);
-            }),
+            Late::Park(batch) => drop(self.park(&batch)),
         }
-        *self.counts.entry("late statements").or_default() += 1;
+        self.count("late statements");
     }
 
     /// It may be carried out all the same, later.
@@ -39,6 +46,11 @@ impl World {
         let Some(batch) = self.workers[index].claims.take() else { return };
         if self.statement_fails() {
             return self.fail(index, Operation::Claim);
+        }
+        if batch.iter().any(|claim| is_bad(&claim.identity)) {
+            self.count("bad data");
+            let failure = LedgerFailure::BadData("22021".into());
+            return self.input(index, Input::LedgerFailed { operation: Operation::Claim, failure });
         }
         let found: Vec<_> = batch.iter().filter_map(|claim| Some((claim.ticket, self.tables.claim(claim)?))).collect();
         // The answer of a statement that was executed may be lost.
@@ -80,14 +92,23 @@ impl World {
         if self.statement_fails() {
             return self.fail(index, Operation::Done);
         }
+        let before = self.rows();
         for settlement in batch {
             self.tables.done(&settlement);
-            self.settled.insert(settlement.identity);
+            let Settlement { identity, fingerprint, .. } = settlement;
+            if self.cut_off.contains(&identity) {
+                self.done_late.insert(identity.clone());
+            }
+            self.kept.entry(identity.clone()).or_default().insert(fingerprint);
+            self.settled.insert((identity, fingerprint));
         }
         if self.statement_fails() {
+            self.enter_unheard(index, before);
             return self.fail(index, Operation::Done);
         }
+        let left = before - self.rows();
         self.input(index, Input::Settled);
+        self.enter_settled(index, left);
     }
 
     pub(super) fn answer_burials(&mut self, index: usize) {
@@ -95,23 +116,35 @@ impl World {
         if self.statement_fails() {
             return self.fail(index, Operation::Dead);
         }
+        let before = self.rows();
         let mut buried = Vec::new();
         for letter in batch {
-            self.assert_blame(&letter);
             self.assert_unchanged(&letter.record);
+            // What a worker decided that has lost the partition since is of no account.
             if self.tables.bury(&letter) {
-                let identity = letter.settlement.identity;
-                if letter.reason == Reason::CrashLoop {
-                    self.convicted.insert(identity.clone());
-                }
-                self.settled.insert(identity);
+                self.assert_blame(&letter);
                 buried.push(letter.settlement.ticket);
+                self.note_buried(letter);
             }
         }
         if self.statement_fails() {
+            self.enter_unheard(index, before);
             return self.fail(index, Operation::Dead);
         }
+        let left = before - self.rows();
         self.input(index, Input::Buried { buried });
+        self.enter_settled(index, left);
+    }
+
+    fn note_buried(&mut self, letter: DeadLetter) {
+        let Settlement { identity, fingerprint, .. } = letter.settlement;
+        match letter.reason {
+            Reason::CrashLoop => drop(self.convicted.insert(identity)),
+            Reason::Uncertain => drop(self.kept.entry(identity).or_default().insert(fingerprint)),
+            Reason::Conflict => self.count("conflicts"),
+            Reason::Exhausted | Reason::Undecodable | Reason::Invalid | Reason::Permanent => {}
+        }
+        self.settled.extend(self.contents[&letter.record.coordinates].clone());
     }
 
     pub(super) fn answer_parkings(&mut self, index: usize) {
@@ -120,16 +153,26 @@ impl World {
             self.comes_late(Late::Park(batch));
             return self.fail(index, Operation::Park);
         }
-        let now = self.now;
-        let parked: Vec<_> = batch.iter().filter(|parking| self.tables.park(now, parking)).collect();
-        for parking in &parked {
-            self.assert_unchanged(&parking.record);
-        }
-        let parked = parked.into_iter().map(|parking| parking.settlement.ticket).collect();
+        let parked = self.park(&batch);
         if self.statement_fails() {
             return self.fail(index, Operation::Park);
         }
         self.input(index, Input::Parked { parked });
+    }
+
+    fn park(&mut self, batch: &[Parking]) -> Vec<Ticket> {
+        let before = self.rows();
+        let mut parked = Vec::new();
+        for parking in batch {
+            self.assert_unchanged(&parking.record);
+            let Settlement { ticket, identity, fingerprint, .. } = &parking.settlement;
+            if self.tables.park(self.now, parking) {
+                self.kept.entry(identity.clone()).or_default().insert(*fingerprint);
+                parked.push(*ticket);
+            }
+        }
+        self.enter_parked(before);
+        parked
     }
 
     pub(super) fn answer_load(&mut self, index: usize) {
@@ -137,9 +180,64 @@ impl World {
         if self.statement_fails() {
             return self.fail(index, Operation::LoadParked);
         }
-        let lanes = keys.into_iter().filter_map(|key| self.tables.load(self.now, key)).collect();
+        let before = self.rows();
+        let lanes: Vec<_> = keys.into_iter().filter_map(|key| self.tables.load(self.now, key)).collect();
+        self.enter_removed(before);
+        for lane in &lanes {
+            for row in &lane.rows {
+                self.assert_unchanged(&row.record);
+            }
+            if lane.rest == Rest::More {
+                self.count("read in parts");
+            }
+        }
+        self.note_load(lanes.iter().map(|lane| lane.rows.len()).sum());
         // A read may be old when it is answered.
         self.input(index, Input::ParkedLoaded { lanes });
+    }
+
+    fn note_load(&mut self, rows: usize) {
+        self.largest_load = self.largest_load.max(rows);
+    }
+
+    /// An operator schedules a letter, or a worker reads those that are due.
+    pub(super) fn replay(&mut self, index: usize) {
+        // What was read may be old when it comes.
+        if let Some(replays) = self.workers[index].replays.take() {
+            self.input(index, Input::ReplaysLoaded { replays });
+        }
+        let before = self.rows();
+        if self.is_calm || self.random.bool() {
+            let engine = &self.workers[index].engine;
+            let ((wanted, room), held) = (engine.replays_wanted(), engine.replays_held().collect::<Vec<_>>());
+            let replays = self.tables.replays(self.now, &wanted, &held, room);
+            self.enter_removed(before);
+            for replay in &replays {
+                self.assert_unchanged(&replay.row.record);
+            }
+            self.note_load(replays.len());
+            *self.counts.entry("replays loaded").or_default() += replays.len();
+            if self.random.u8(0..3) == 0 {
+                self.workers[index].replays = Some(replays);
+                return;
+            }
+            return self.input(index, Input::ReplaysLoaded { replays });
+        }
+        let is_letter = |record: &&Record| {
+            let content = self.contents[&record.coordinates].as_ref();
+            content.is_some_and(|(identity, fingerprint)| {
+                let row = self.tables.ledger.get(identity);
+                let is_its_own = |row: &Row| (row.coordinates, row.fingerprint) == (record.coordinates, *fingerprint);
+                is_event(identity) && self.tables.is_dead(identity) && row.is_some_and(is_its_own)
+            })
+        };
+        let letters: Vec<Record> = self.log.iter().flatten().filter(is_letter).cloned().collect();
+        for letter in letters.iter().filter(|_| self.random.bool()) {
+            self.tables.schedule_replay(letter);
+            let (identity, fingerprint) = self.contents[&letter.coordinates].clone().unwrap();
+            self.kept.entry(identity).or_default().insert(fingerprint);
+        }
+        self.enter_parked(before);
     }
 
     fn statement_fails(&mut self) -> bool {
