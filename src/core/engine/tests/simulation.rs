@@ -4,6 +4,7 @@
 mod books;
 mod channel;
 mod promises;
+mod rings;
 mod statements;
 mod stories;
 mod workers;
@@ -85,7 +86,8 @@ struct World {
 impl World {
     fn new(seed: u64, story: Story) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let log: Vec<Vec<Record>> = (0..PARTITIONS).map(|partition| story.log(&mut random, name(partition))).collect();
+        let log: Vec<Vec<Record>> =
+            (0..PARTITIONS).map(|partition| stories::log(&mut random, name(partition))).collect();
         let mut world = Self {
             story,
             log: Vec::new(),

@@ -74,22 +74,23 @@ impl Story {
         }
     }
 
-    pub(super) fn log(self, random: &mut fastrand::Rng, partition: Partition) -> Vec<Record> {
-        let mut offset = 0;
-        let mut next = || {
-            let record = any_record(random, partition, offset);
-            offset += random.i64(1..3);
-            record
-        };
-        (0..RECORDS).map(|_| next()).collect()
-    }
-
     /// An order that nothing is wrong with.
     pub(super) fn healthy_record(partition: Partition, offset: i64) -> Record {
         let number = u64::from(partition.0.unsigned_abs());
         let order_id = 1_000 + 10 * offset.unsigned_abs() + 5 * (number % 2) + 100_000 * number;
         record(partition, offset, event("ORDER_CREATED", order_id, 2))
     }
+}
+
+/// The records of one partition.
+pub(super) fn log(random: &mut fastrand::Rng, partition: Partition) -> Vec<Record> {
+    let mut offset = 0;
+    let mut next = || {
+        let record = any_record(random, partition, offset);
+        offset += random.i64(1..3);
+        record
+    };
+    (0..RECORDS).map(|_| next()).collect()
 }
 
 /// Few orders, so that copies meet within and across partitions.
