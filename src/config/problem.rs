@@ -22,7 +22,8 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::Nowhere => f.write_str("nowhere"),
             Self::File { path, line } => write!(f, "{path}:{line}"),
-            Self::Environment(name) => write!(f, "environment, {name}"),
+            // Whoever sets a variable may have put a line break into its name.
+            Self::Environment(name) => write!(f, "environment, {}", name.escape_debug()),
             Self::Flag(name) => write!(f, "flag {name}"),
         }
     }
