@@ -93,6 +93,9 @@ async fn a_worker_stays_in_its_group_and_keeps_the_order_while_postgres_is_away_
     let worker = one_attempt(&world)
         .with("DATABASE_URL", &url)
         .with("HERALD_NOTIFICATION__EVENT_TYPES", "ORDER_CREATED,ORDER_PAID")
+        // What is claimed is delivered all the same: so few that most of the records are not claimed yet.
+        .with("HERALD_LIMITS__RECORDS", "100")
+        .with("HERALD_DELIVERY__MAX_CONCURRENT", "50")
         .with("HERALD_KAFKA__MAX_POLL_INTERVAL", "6s")
         .with("HERALD_KAFKA__SESSION_TIMEOUT", SESSION_TIMEOUT)
         .with("HERALD_DELIVERY__DRAIN_TIMEOUT", "1s")
