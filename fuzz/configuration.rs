@@ -1,12 +1,15 @@
 //! No text makes reading the configuration panic.
 
-#![allow(unreachable_pub)]
+#![no_main]
+#![allow(clippy::expect_used, unreachable_pub)]
 
 #[path = "../tests/support/configured.rs"]
 mod configured;
-mod driver;
+mod last;
 
-use driver::main;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| configured::check(bytes));
+fuzz_target!(|bytes: &[u8]| {
+    last::keep(bytes);
+    configured::check(bytes);
+});
