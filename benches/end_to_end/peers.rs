@@ -94,7 +94,7 @@ async fn slept(stage: &Stage) -> Vec<Row> {
         let mut sources = Vec::new();
         for (keys, herald) in KEYS.into_iter().zip(&mut herald) {
             let source = keys::topic(&stage.kafka, count, keys).await;
-            herald.push(keys::time(stage, &source).await.as_secs_f64());
+            herald.push(keys::time(stage, keys).await.as_secs_f64());
             sources.push(source);
         }
         // One process for all: what comes later finds its code compiled.

@@ -95,11 +95,11 @@ impl Scene {
 
     /// Appends an order and starts a worker: until that order reaches the gateway.
     async fn next_delivery(&mut self) -> (Worker, Duration) {
-        let order = u64::from(self.source.orders);
-        self.source.append(1, |order| source::record(order, &order.to_string())).await;
+        let order = self.source.orders;
+        self.source.append(order..order + 1, |order| source::record(order, order)).await;
         let started = Instant::now();
         let worker = self.setup.spawn();
-        let arrived = self.gateway.arrived(order, EVENTUALLY).await;
+        let arrived = self.gateway.arrived(u64::from(order), EVENTUALLY).await;
         (worker, arrived - started)
     }
 

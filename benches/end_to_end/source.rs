@@ -37,39 +37,43 @@ impl Source {
     /// Orders spread evenly over the partitions, each its own key.
     pub async fn of_orders(kafka: &Kafka, partitions: i32, orders: u32) -> Self {
         let mut source = Self::empty(kafka, partitions).await;
-        source.append(orders, |order| record(order, &order.to_string())).await;
+        source.append(0..orders, |order| record(order, order)).await;
         source
     }
 
-    /// Appends as many orders, numbered on; each as the record that is made of its number.
-    pub async fn append(&mut self, orders: u32, record: impl Fn(u64) -> NewRecord) {
-        let numbers: Vec<u32> = (self.orders..self.orders + orders).collect();
-        for chunk in numbers.chunks(CHUNK) {
+    /// Appends the orders of these numbers, each as the record that is made of its number.
+    pub async fn append(&mut self, numbers: Range<u32>, record: impl Fn(u64) -> NewRecord) {
+        self.orders += u32::try_from(numbers.len()).unwrap();
+        for chunk in numbers.collect::<Vec<_>>().chunks(CHUNK) {
             let records = chunk.iter().map(|number| {
                 let partition = i32::try_from(*number).unwrap() % self.partitions;
                 record(u64::from(*number)).in_partition(partition)
             });
             self.kafka.produce(&self.topic, records.collect()).await;
         }
-        self.orders += orders;
     }
 
-    /// Appends as many orders of which none can be read before all are there.
-    pub async fn append_at_once(&mut self, orders: u32) {
-        let numbers = self.orders..self.orders + orders;
+    /// The same, and none can be read before all are there.
+    pub async fn append_at_once(&mut self, numbers: Range<u32>, record: impl Fn(u64) -> NewRecord + Send + 'static) {
+        self.orders += u32::try_from(numbers.len()).unwrap();
         let (servers, topic, partitions) =
             (self.kafka.bootstrap_servers().to_owned(), self.topic.clone(), self.partitions);
-        blocking(move || produce_in_transaction(&servers, &topic, partitions, numbers)).await;
-        self.orders += orders;
+        blocking(move || produce_in_transaction(&servers, &topic, partitions, numbers, record)).await;
     }
 }
 
 /// An order as its service writes it, with a record key.
-pub fn record(order: u64, key: &str) -> NewRecord {
-    NewRecord { key: Some(Bytes::from(key.to_owned())), ..orders::record(&orders::created(order)) }
+pub fn record(order: u64, key: u64) -> NewRecord {
+    NewRecord { key: Some(Bytes::from(key.to_string())), ..orders::record(&orders::created(order)) }
 }
 
-fn produce_in_transaction(servers: &str, topic: &str, partitions: i32, numbers: Range<u32>) {
+fn produce_in_transaction(
+    servers: &str,
+    topic: &str,
+    partitions: i32,
+    numbers: Range<u32>,
+    record: impl Fn(u64) -> NewRecord,
+) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", servers)
         .set("transactional.id", unique("bench"))
@@ -79,9 +83,11 @@ fn produce_in_transaction(servers: &str, topic: &str, partitions: i32, numbers: 
     producer.init_transactions(SOON).unwrap();
     producer.begin_transaction().unwrap();
     for number in numbers {
-        let (key, value) = (number.to_string(), orders::created(u64::from(number)).to_string());
-        let mut next =
-            BaseRecord::to(topic).key(&key).payload(&value).partition(i32::try_from(number).unwrap() % partitions);
+        let NewRecord { key: Some(key), value: Some(value), .. } = record(u64::from(number)) else {
+            panic!("an order has a key and a value")
+        };
+        let partition = i32::try_from(number).unwrap() % partitions;
+        let mut next = BaseRecord::to(topic).key(&key[..]).payload(&value[..]).partition(partition);
         while let Err((error, refused)) = producer.send(next) {
             assert!(matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)), "{error}");
             producer.poll(Duration::from_millis(10));

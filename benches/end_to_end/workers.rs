@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::source::Source;
+use crate::source::{self, Source};
 use crate::stage::Stage;
 use crate::support::unique;
 use crate::support::wait::{EVENTUALLY, wait_until};
@@ -46,7 +46,8 @@ async fn time(stage: &Stage, workers: u32) -> Duration {
     })
     .await;
     let orders = stage.amounts.orders;
-    let (took, ()) = tokio::join!(watch.time(orders), source.append_at_once(orders));
+    let (took, ()) =
+        tokio::join!(watch.time(orders), source.append_at_once(0..orders, |order| source::record(order, order)));
     drop(watch);
     stage.server.finish(ledger, orders).await;
     took
