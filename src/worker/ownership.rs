@@ -214,7 +214,7 @@ pub(super) async fn confirm(postgres: Postgres, freeze: u64, partitions: Vec<Par
 /// Nobody goes on with a claim of an owner before the one that its partition has, below the committed offset of its partition, at or
 /// above its end (the topic was recreated), or of a partition that is gone.
 pub(super) async fn inspect(postgres: Postgres, lag: Arc<LagReader>, ticket: Ticket, holder: Holder) -> Answer {
-    let is_left_behind = postgres.is_left_behind(&holder).await.unwrap_or_else(|error| {
+    let is_left_behind = caught(postgres.is_left_behind(&holder)).await.unwrap_or_else(|error| {
         tracing::warn!(?error, "the owner of a claim cannot be inspected yet");
         false
     });
