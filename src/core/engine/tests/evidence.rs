@@ -10,6 +10,20 @@ fn show_that_the_channel_works(bench: &mut Bench, offset: i64) {
     assert_eq!(bench.answer(Ok(())).0, offset);
 }
 
+/// The first of two records of one key has been given up.
+fn behind_an_exhausted_record() -> Bench {
+    let mut bench = Bench::new(|_| {});
+    bench.poll(vec![order(P0, 0, 1), paid(1, 1)]);
+    for offset in 2.. {
+        bench.answer_next(fails(TRANSIENT));
+        if !bench.dead().is_empty() {
+            break;
+        }
+        show_that_the_channel_works(&mut bench, offset);
+    }
+    bench
+}
+
 #[test]
 fn a_success_from_before_an_outage_is_no_evidence_in_it() {
     let mut bench = Bench::new(|_| {});
@@ -28,15 +42,7 @@ fn a_success_from_before_an_outage_is_no_evidence_in_it() {
 
 #[test]
 fn those_behind_an_exhausted_record_are_not_given_up_in_an_outage_that_began_meanwhile() {
-    let mut bench = Bench::new(|_| {});
-    bench.poll(vec![order(P0, 0, 1), paid(1, 1)]);
-    for offset in 2.. {
-        bench.answer_next(fails(TRANSIENT));
-        if !bench.dead().is_empty() {
-            break;
-        }
-        show_that_the_channel_works(&mut bench, offset);
-    }
+    let mut bench = behind_an_exhausted_record();
     // The one behind fails, the channel works for another once more, and then for nobody.
     bench.now += Duration::from_millis(1);
     assert_eq!(bench.answer_next(fails(TRANSIENT)), (1, 1));
@@ -107,15 +113,7 @@ fn what_the_channel_did_for_others_before_a_session_is_no_evidence_in_it() {
 
 #[test]
 fn after_a_restart_those_behind_an_exhausted_record_get_all_attempts() {
-    let mut bench = Bench::new(|_| {});
-    bench.poll(vec![order(P0, 0, 1), paid(1, 1)]);
-    for offset in 2.. {
-        bench.answer_next(fails(TRANSIENT));
-        if !bench.dead().is_empty() {
-            break;
-        }
-        show_that_the_channel_works(&mut bench, offset);
-    }
+    let mut bench = behind_an_exhausted_record();
     bench.restart(EngineConfig {
         decoder: Decoder::new(["ORDER_CREATED", "ORDER_PAID"], OrderingKey::OrderId),
         park_after: Duration::ZERO,
