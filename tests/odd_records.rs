@@ -22,6 +22,14 @@ fn text_of(bytes: usize) -> String {
     (0..bytes).map(|_| random.alphanumeric()).collect()
 }
 
+/// Texts of JSON in one another, which the reader of JSON would read anew each: together they nest 24,000 levels deep.
+fn nested_texts() -> String {
+    (0..200).fold("1".to_owned(), |inner, _| {
+        let inner = inner.replace('\\', "\\u005c").replace('"', "\\u0022");
+        format!(r#"{}{{"$serde_json::private::RawValue":"{inner}"}}{}"#, "[".repeat(120), "]".repeat(120))
+    })
+}
+
 #[tokio::test]
 async fn records_that_postgres_could_not_store_are_dead_letters_and_their_neighbours_are_notified() {
     let mut world = World::with_partitions(1).await;
@@ -42,6 +50,8 @@ async fn records_that_postgres_could_not_store_are_dead_letters_and_their_neighb
         "[".repeat(50_000),
         "]".repeat(50_000)
     );
+    let nested =
+        orders::created(1).to_string().replacen(r#""order":{"#, &format!(r#""order":{{"note":{},"#, nested_texts()), 1);
     let odd = [
         (orders::record(&with_order_id(&json!("nul\0inside"))), "invalid"),
         (orders::record(&with_order_id(&json!("x".repeat(256)))), "invalid"),
@@ -56,6 +66,8 @@ async fn records_that_postgres_could_not_store_are_dead_letters_and_their_neighb
         (lone_surrogate("status"), "undecodable"),
         (lone_surrogate("event_type"), "invalid"),
         (NewRecord::of(deep), "undecodable"),
+        (NewRecord::of(nested), "undecodable"),
+        (orders::record(&with_order_id(&json!({"$serde_json::private::Number": "1"}))), "undecodable"),
     ];
     let mut places = Vec::new();
     for (index, (record, _)) in (0..).zip(&odd) {

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::core::json;
+
 const LONGEST_LINE: usize = 256;
 
 /// Where APIs put the sentence for people, in the order of preference: RFC 9457, FastAPI, and common custom.
@@ -12,7 +14,7 @@ const MESSAGE_FIELDS: [&str; 7] = ["message", "detail", "error", "msg", "error_d
 /// Many validators send back the input that they refused, and an error ends in logs and dead letters. So of JSON only the
 /// message is taken, and of any text only what comes before the first bracket.
 pub(super) fn excerpt(body: &[u8]) -> Option<String> {
-    if let Ok(value) = serde_json::from_slice::<Value>(body) {
+    if let Some(value) = json::read_bytes(body) {
         return find_message(&value);
     }
     let text = utf8_prefix(body)?.trim_start();
@@ -62,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_message_is_found_and_an_echo_is_not() {
-        let cases: [(&[u8], Option<&str>); 16] = [
+        let cases: [(&[u8], Option<&str>); 17] = [
             (b"", None),
             (b"out of stock", Some("out of stock")),
             (b"two\r\nlines\t\x1b[31mred", Some("two lines")),
@@ -79,6 +81,7 @@ mod tests {
             (b"<html><h1>502 Bad Gateway</h1></html>", None),
             (b"\x1f\x8b\x08\x00\xff", None),
             (b"caf\xc3", Some("caf")),
+            (br#"{"$serde_json::private::RawValue":"{\"message\":\"no\"}"}"#, None),
         ];
         for (body, expected) in cases {
             assert_eq!(excerpt(body).as_deref(), expected, "{}", String::from_utf8_lossy(body));

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::event::{Fingerprint, Identity, OrderEvent};
 use super::failure::Reason;
+use super::json;
 use super::key::{LaneKey, OrderingKey};
 use super::record::{Record, Timestamp};
 use super::trace::TraceParent;
@@ -82,8 +83,7 @@ impl Decoder {
         };
 
         let raw_order = envelope.order.ok_or_else(|| invalid("order is missing"))?;
-        let mut order: Value =
-            serde_json::from_str(raw_order.get()).map_err(|error| undecodable(&format!("order: {error}")))?;
+        let mut order = json::read(raw_order.get()).map_err(|error| undecodable(&format!("order: {error}")))?;
         let order_id: Arc<str> = checked_order_id(&order)?.into();
         let user_id = checked_id(&order, "user_id")?;
         checked_id(&order, "product_id")?;
@@ -311,6 +311,16 @@ mod tests {
                 br#"{"event_type":"ORDER_CREATED","order":{"order_id":"\ud800"}}"#.to_vec(),
                 Reason::Undecodable,
                 "order: ",
+            ),
+            (
+                with(order_with("order_id", r#"{"$serde_json::private::Number":"7"}"#)).into_bytes(),
+                Reason::Undecodable,
+                "order: a text begins with $serde_json",
+            ),
+            (
+                with(order_with("note", &json::tests::nested(100))).into_bytes(),
+                Reason::Undecodable,
+                "order: a text begins with $serde_json",
             ),
             (b"{}".to_vec(), Reason::Invalid, "event_type is missing"),
             (br#"{"event_type":7}"#.to_vec(), Reason::Invalid, "event_type is not a string"),

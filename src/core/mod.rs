@@ -6,6 +6,7 @@ pub mod record;
 pub mod trace;
 pub mod key;
 pub mod event;
+pub mod json;
 pub mod decode;
 pub mod failure;
 pub mod replay;

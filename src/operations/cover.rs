@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::echo::{Echo, TELLING, on_one_line};
 use super::payload::{MASK, Payload, hide};
+use crate::core::json;
 use crate::core::record::Record;
 use crate::postgres::WholeLetter;
 
@@ -23,7 +24,7 @@ impl Cover {
         if mask.is_empty() {
             return cover;
         }
-        let Ok(mut json) = serde_json::from_slice::<Value>(value) else { return cover };
+        let Some(mut json) = json::read_bytes(value) else { return cover };
         let mut fields = Vec::new();
         hide(&mut json, mask, "", &mut fields);
         for field in &fields {

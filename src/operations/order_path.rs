@@ -4,6 +4,7 @@ use super::cover::{Cover, seen};
 use super::{OperationError, Operations, Selection};
 use crate::core::decode::Decoded;
 use crate::core::input::LedgerState;
+use crate::core::json;
 use crate::core::record::Timestamp;
 use crate::postgres::{DeadLetterState, LedgerEntry, PastAttempt, PastReplay, ReplayTo, WaitingRecord, WholeLetter};
 
@@ -71,7 +72,7 @@ impl Operations {
 /// Whether the payload is JSON that has this order id where events have it.
 fn names_order(letter: &WholeLetter, order_id: &str) -> bool {
     let value = letter.record.value.as_deref().unwrap_or_default();
-    let Ok(json) = serde_json::from_slice::<serde_json::Value>(value) else { return false };
+    let Some(json) = json::read_bytes(value) else { return false };
     match json.pointer("/order/order_id") {
         Some(serde_json::Value::String(text)) => text == order_id,
         Some(serde_json::Value::Number(number)) => number.as_str() == order_id,

@@ -6,6 +6,8 @@ use std::fmt::Write;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::core::json;
+
 pub(super) const MASK: &str = "***";
 
 /// Whether masked fields are shown.
@@ -37,12 +39,12 @@ impl Payload {
         if mask.is_empty() && !raw.get().contains('\n') {
             return Self::Json(raw.get().to_owned());
         }
-        match serde_json::from_str::<Value>(raw.get()) {
+        match json::read(raw.get()) {
             Ok(mut json) => {
                 hide(&mut json, mask, "", &mut Vec::new());
                 Self::Json(json.to_string())
             }
-            // Too deep to look into.
+            // Too deep to look into, or not what it seems.
             Err(_) => Self::Hidden { bytes: value.len() },
         }
     }
@@ -99,6 +101,16 @@ mod tests {
         check(None, &["a"], &Payload::Absent);
         check(Some(b"\x00\xffa"), &[], &Payload::Bytes("00ff61".to_owned()));
         check(Some(b"\x00\xffa"), &["a"], &Payload::Hidden { bytes: 3 });
+    }
+
+    #[test]
+    fn what_cannot_be_looked_into_is_hidden_where_something_is_masked() {
+        let seeming = br#"{"a":{"$serde_json::private::RawValue":"{\"a\":1}"}}"#;
+        let text = String::from_utf8(seeming.to_vec()).unwrap();
+        check(Some(seeming), &[], &Payload::Json(text.clone()));
+        check(Some(seeming), &["a"], &Payload::Hidden { bytes: text.len() });
+        let deep = json::tests::nested(100);
+        check(Some(deep.as_bytes()), &["a"], &Payload::Hidden { bytes: deep.len() });
     }
 
     #[test]
