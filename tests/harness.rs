@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use herald::core::record::{Header, Offset, Partition};
+use herald::core::record::{Coordinates, Header, Offset, Partition, Record};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,6 +15,7 @@ use crate::support::gateway::{Answer, Gateway};
 use crate::support::kafka::{self, Broker, NewRecord};
 use crate::support::order_service::OrderService;
 use crate::support::proxy::{Mode, Proxy};
+use crate::support::wait::{SOON, wait_until};
 use crate::support::worker::http_client;
 use crate::support::{World, orders, postgres, unique};
 
@@ -58,6 +59,37 @@ async fn records_come_back_byte_for_byte() {
     assert_eq!(ends.into_iter().collect::<Vec<_>>(), [(Partition(0), Offset(1)), (Partition(1), Offset(2))]);
     assert!(kafka.committed_offsets(&unique("group"), &topic).await.is_empty());
     kafka.alter_topic(&topic, &[("max.message.bytes", "1000")]).await;
+    kafka.delete_topic(&topic).await;
+}
+
+/// Somebody produces all the time; what he is told to be there is what is read, and nothing is there later.
+#[tokio::test]
+async fn a_sealed_topic_gives_all_that_it_ever_acknowledged() {
+    let kafka = kafka::shared().await;
+    let topic = unique("sealed");
+    kafka.create_topic(&topic, 2).await;
+    let (producing, told) = (kafka.clone(), topic.clone());
+    let producer = tokio::spawn(async move {
+        let mut acknowledged = BTreeSet::new();
+        loop {
+            let record = |number: i32| NewRecord::of(vec![b'x'; 500]).in_partition(number % 2);
+            let places = producing.try_produce(&told, (0..20).map(record).collect()).await;
+            acknowledged.extend(places.values().copied());
+            if places.len() < 20 {
+                return acknowledged;
+            }
+        }
+    });
+    wait_until("there are records", SOON, async || {
+        let count = kafka.records(&topic).await.len();
+        if count > 5 { Ok(()) } else { Err(format!("{count} records")) }
+    })
+    .await;
+    let sealed = wait_until("it is sealed", SOON, async || kafka.sealed(&topic, 300).await).await;
+    let read: BTreeSet<Coordinates> = sealed.iter().map(|record| record.coordinates).collect();
+    assert_eq!(read, producer.await.unwrap());
+    let large = |record: &Record| record.value.as_ref().is_some_and(|value| value.len() == 500);
+    assert_eq!(kafka.records(&topic).await.iter().filter(|record| large(record)).count(), read.len());
     kafka.delete_topic(&topic).await;
 }
 

@@ -13,7 +13,8 @@ use crate::support::gateway::Answer;
 use crate::support::kafka::NewRecord;
 use crate::support::oracle::Identity;
 
-/// Names the record in the log, whatever became of its acknowledgement.
+/// Names the record in the log, whatever became of its acknowledgement. An event's `request_id` is the same number, so that each
+/// request to the gateway names the record that it was made for.
 pub const NUMBER_HEADER: &[u8] = b"x-number";
 /// Few, so that each has many records in every partition.
 const USERS: u64 = 60;
@@ -102,14 +103,14 @@ impl Author {
                 planned
             }
         };
-        self.sign(&mut planned.record);
+        self.sign(&mut planned);
         (planned, temper)
     }
 
     /// An event that nothing is wrong with.
     pub fn healthy(&mut self) -> Planned {
         let (mut planned, _) = self.event();
-        self.sign(&mut planned.record);
+        self.sign(&mut planned);
         planned
     }
 
@@ -251,10 +252,16 @@ impl Author {
         Planned { record, fate: Fate::Ignored, identity: None, user: order.user, is_copy: false }
     }
 
-    fn sign(&mut self, record: &mut NewRecord) {
-        let value = Some(Bytes::from(self.next_number.to_string()));
-        record.headers.push(Header { name: Bytes::from_static(NUMBER_HEADER), value });
+    fn sign(&mut self, planned: &mut Planned) {
+        let number = self.next_number.to_string();
         self.next_number += 1;
+        let record = &mut planned.record;
+        if planned.identity.is_some() {
+            let mut value: Value = serde_json::from_slice(record.value.as_deref().unwrap()).unwrap();
+            value["request_id"] = json!(number);
+            record.value = Some(value.to_string().into());
+        }
+        record.headers.push(Header { name: Bytes::from_static(NUMBER_HEADER), value: Some(Bytes::from(number)) });
     }
 }
 

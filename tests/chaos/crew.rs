@@ -135,13 +135,14 @@ impl<'a> Crew<'a> {
                     sleep(RESTART_AFTER).await;
                     running = self.start(Some(slot));
                 }
-                Seen::Due => match self.deal_with(running, &mut rng).await {
-                    Some(resumed) => running = resumed,
-                    None => {
+                Seen::Due => {
+                    let Some(resumed) = self.deal_with(running, &mut rng).await else {
                         let _ = timeout(pause, self.calm.clone().wait_for(|calm| *calm)).await;
                         running = self.start(Some(slot));
-                    }
-                },
+                        continue;
+                    };
+                    running = resumed;
+                }
             }
         }
     }

@@ -21,6 +21,8 @@ use crate::support::proxy::{Mode, Proxy};
 
 /// What the brokers did not do.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// In bytes: even a letter that only points to its row is larger.
+const SMALLER_THAN_LETTERS: usize = 200;
 const TABLES: [&str; 4] = ["processed_orders", "parked_events", "dead_letters", "partition_epochs"];
 
 /// When to go on, and whom to tell.
@@ -67,13 +69,6 @@ enum Way {
 enum OnDlqTopic {
     Refuse,
     Delete,
-}
-
-/// A time in which the DLQ topic was deleted: what was published in it may have gone with the topic.
-#[derive(Clone, Copy, Debug)]
-pub struct Gap {
-    pub from: Instant,
-    pub to: Instant,
 }
 
 impl Track<'_> {
@@ -250,9 +245,9 @@ impl Track<'_> {
     }
 
     /// The topic takes nothing that is as large as a letter, or is not there. What it held before it was deleted is kept for the verdict.
-    pub async fn dlq_topic(mut self, kafka: &Kafka) -> (Vec<Record>, Vec<Gap>) {
+    pub async fn dlq_topic(mut self, kafka: &Kafka) -> Vec<Record> {
         let mut bag = Bag::of([OnDlqTopic::Refuse, OnDlqTopic::Delete]);
-        let (mut kept, mut gaps) = (Vec::new(), Vec::new());
+        let mut kept = Vec::new();
         while let Some(Next { kind, limit }) = self.next(&mut bag, 15..50).await {
             match kind {
                 OnDlqTopic::Refuse => {
@@ -261,41 +256,37 @@ impl Track<'_> {
                 }
                 OnDlqTopic::Delete => {
                     // Meanwhile workers refuse to start.
-                    let (time, from) = (self.seconds(1..8).min(limit), Instant::now());
-                    if let Some(held) = self.delete(kafka, time).await {
-                        kept.extend(held);
-                        gaps.push(Gap { from, to: Instant::now() });
-                    }
+                    let time = self.seconds(1..8).min(limit);
+                    kept.extend(self.delete(kafka, time).await);
                 }
             }
         }
-        (kept, gaps)
+        kept
     }
 
     async fn refuse(&mut self, kafka: &Kafka, time: Duration) {
         // The brokers may not have a quorum just now.
         let mut is_over = false;
-        while !is_over && !kafka.try_alter_topic(DLQ_TOPIC, &[("max.message.bytes", "200")]).await {
+        while !is_over && !kafka.try_limit_topic(DLQ_TOPIC, SMALLER_THAN_LETTERS).await {
             is_over = self.lasts(TRY_AGAIN).await;
         }
         let mark = self.chronicle.begin(Fault::DlqRefuses, Some(time));
         self.lasts(time).await;
-        while !kafka.try_alter_topic(DLQ_TOPIC, &[]).await {
-            sleep(TRY_AGAIN).await;
-        }
+        self.open(kafka).await;
         self.chronicle.end(mark);
     }
 
-    /// `None` if it could not be read before the run was over.
-    async fn delete(&mut self, kafka: &Kafka, time: Duration) -> Option<Vec<Record>> {
+    /// Deletes the topic and creates it again; gives all that it ever acknowledged. It is sealed first: a letter that it took between
+    /// the reading and the deletion would be nowhere, though nobody did anything wrong.
+    async fn delete(&mut self, kafka: &Kafka, time: Duration) -> Vec<Record> {
+        let mark = self.chronicle.begin(Fault::DlqGone, Some(time));
         let held = loop {
-            match kafka.try_records(DLQ_TOPIC).await {
+            match kafka.sealed(DLQ_TOPIC, SMALLER_THAN_LETTERS).await {
                 Ok(held) => break held,
-                Err(_) if self.lasts(TRY_AGAIN).await => return None,
-                Err(_) => {}
+                // The brokers may not have a quorum just now.
+                Err(_) => sleep(TRY_AGAIN).await,
             }
         };
-        let mark = self.chronicle.begin(Fault::DlqGone, Some(time));
         while !kafka.try_delete_topic(DLQ_TOPIC).await {
             sleep(TRY_AGAIN).await;
         }
@@ -304,7 +295,14 @@ impl Track<'_> {
             sleep(TRY_AGAIN).await;
         }
         self.chronicle.end(mark);
-        Some(held)
+        held
+    }
+
+    /// It takes letters again.
+    async fn open(&self, kafka: &Kafka) {
+        while !kafka.try_alter_topic(DLQ_TOPIC, &[]).await {
+            sleep(TRY_AGAIN).await;
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Compares what was produced with what the gateway, the ledger and the DLQ topic have.
 
+pub mod clock;
 pub mod letters;
+mod order;
 pub mod parking;
 mod repeats;
 mod stored;
@@ -15,14 +17,13 @@ use sqlx::PgPool;
 use crate::chronicle::{Entry, Fault, Kind, Life};
 use crate::content::{Fate, NUMBER_HEADER, Planned};
 use crate::crew;
-use crate::faults::Gap;
 use crate::load::{Receipt, Sent};
 use crate::stage::WEBHOOK_TIMEOUT;
 use crate::support::gateway::Request;
 use crate::support::oracle::{self, Identity};
-use crate::support::orders::Produced;
 use crate::{Ordering, Semantics};
 
+use clock::{Clock, Micros};
 pub use letters::Letter;
 pub use parking::Parking;
 pub use repeats::Cause;
@@ -34,13 +35,11 @@ pub struct Evidence {
     /// The source topic as it is in the end: the truth about what had to be done.
     pub log: Vec<Record>,
     pub requests: Vec<Request>,
-    pub ledger: Vec<Settled>,
+    pub ledger: Vec<LedgerRow>,
     pub letters: Vec<Letter>,
     /// What the DLQ topic holds, and what it held before it was deleted.
     pub published: Vec<Record>,
     pub parking: Vec<parking::Change>,
-    /// When the DLQ topic was not there.
-    pub gaps: Vec<Gap>,
     pub entries: Vec<Entry>,
     pub crew: crew::Record,
     pub ordering: Ordering,
@@ -54,13 +53,14 @@ pub struct Evidence {
 
 /// A row of the ledger.
 #[derive(Clone, Debug)]
-pub struct Settled {
+pub struct LedgerRow {
     pub identity: Identity,
     pub state: String,
     pub coordinates: Coordinates,
-    /// When a claim took the identity last; of one that is done, none does any more.
+    /// When a claim took the identity last, or a moment before; of one that is done, none does any more.
     pub claimed: Instant,
-    /// Written once, with the first statement that says how it ended.
+    /// Written once, with the first statement that says how it ended. Then, or a moment after: so that nothing that another one did
+    /// later is taken for earlier.
     pub settled: Option<Instant>,
 }
 
@@ -116,8 +116,6 @@ pub struct Numbers {
     pub faults: BTreeMap<Kind, usize>,
     /// Kills of workers that the gateway owed an answer.
     pub killed_while_delivering: usize,
-    /// Letters that went with the DLQ topic when it was deleted, not long after they were published.
-    pub letters_gone: usize,
     pub crew: crew::Record,
     pub recovered_in: Duration,
 }
@@ -125,6 +123,7 @@ pub struct Numbers {
 /// A record of the log and what was planned with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
+    pub number: usize,
     pub record: &'a Record,
     pub planned: &'a Planned,
 }
@@ -160,28 +159,22 @@ impl Verdict {
     }
 }
 
-pub async fn ledger(database: &PgPool) -> Vec<Settled> {
+type Row = (String, String, String, i32, i64, Micros, Option<Micros>);
+
+pub async fn ledger(database: &PgPool, clock: &Clock) -> Vec<LedgerRow> {
     let statement = "SELECT order_id, event_type, state, kpartition, koffset,
-            extract(epoch FROM statement_timestamp() - claimed_at)::float8,
-            extract(epoch FROM statement_timestamp() - settled_at)::float8
+            (extract(epoch FROM claimed_at) * 1000000)::bigint, (extract(epoch FROM settled_at) * 1000000)::bigint
         FROM processed_orders";
-    type Row = (String, String, String, i32, i64, f64, Option<f64>);
-    let asked = Instant::now();
     let rows: Vec<Row> = sqlx::query_as(statement).fetch_all(database).await.unwrap();
     rows.into_iter()
-        .map(|(order_id, event_type, state, partition, offset, since_claim, since_settlement)| Settled {
+        .map(|(order_id, event_type, state, partition, offset, claimed, settled)| LedgerRow {
             identity: (order_id, event_type),
             state,
             coordinates: Coordinates { partition: Partition(partition), offset: Offset(offset) },
-            claimed: ago(asked, since_claim),
-            settled: since_settlement.map(|seconds| ago(asked, seconds)),
+            claimed: clock.earliest(claimed),
+            settled: settled.map(|settled| clock.latest(settled)),
         })
         .collect()
-}
-
-/// A time of Postgres, given by its age, on our clock: both are on one machine.
-fn ago(now: Instant, seconds: f64) -> Instant {
-    now.checked_sub(Duration::from_secs_f64(seconds.max(0.0))).expect("the run began after the machine")
 }
 
 pub fn judge(evidence: &Evidence) -> Verdict {
@@ -189,6 +182,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     let known = known(evidence, &mut verdict);
     count(evidence, &known, &mut verdict);
     judge_notifications(evidence, &known, &mut verdict);
+    order::judge(evidence, &known, &mut verdict);
     uncertain::judge(evidence, &mut verdict);
     parking::judge(evidence, &mut verdict);
     letters::judge(evidence, &known, &mut verdict);
@@ -229,7 +223,7 @@ fn known<'a>(evidence: &'a Evidence, verdict: &mut Verdict) -> Vec<Known<'a>> {
     for record in &evidence.log {
         match number(record).and_then(|number| Some((number, evidence.sent.get(number)?))) {
             Some((number, sent)) => {
-                known.push(Known { record, planned: &sent.planned });
+                known.push(Known { number, record, planned: &sent.planned });
                 found.entry(number).or_default().push(record.coordinates);
             }
             None => verdict.find(Check::Broker, format!("{:?} was never produced", record.coordinates)),
@@ -297,15 +291,6 @@ fn killed_while_delivering(evidence: &Evidence) -> usize {
 }
 
 fn judge_notifications(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
-    let users: BTreeMap<&Identity, u64> =
-        known.iter().filter_map(|Known { planned, .. }| Some((planned.identity.as_ref()?, planned.user))).collect();
-    let key = |event: &Produced| match evidence.ordering {
-        Ordering::OrderId => event.order_id.clone(),
-        Ordering::UserId => users[&(event.order_id.clone(), event.event_type.clone())].to_string(),
-    };
-    let judged = oracle::judge_by(&copies_that_count(evidence, known), &evidence.requests, key);
-    verdict.numbers.compared_in_order = copies_that_count(evidence, known).len();
-
     let expected: BTreeSet<&Identity> =
         of_fate(known, Fate::Notified).filter_map(|planned| planned.identity.as_ref()).collect();
     let accepted = repeats::accepted(&evidence.requests);
@@ -322,44 +307,18 @@ fn judge_notifications(evidence: &Evidence, known: &[Known<'_>], verdict: &mut V
     for identity in expected.iter().copied().filter(is_unfinished) {
         verdict.find(Check::Lost, format!("{identity:?} is not done in the ledger"));
     }
-    for identity in accepted.keys().filter(|identity| !expected.contains(identity)) {
-        verdict.find(Check::NotifiedTwice, format!("{identity:?} was accepted and should not have been"));
-    }
-    for identity in judged.unstable_keys {
-        verdict.find(Check::NotifiedTwice, format!("{identity:?} was asked for with different idempotency keys"));
-    }
-    for (earlier, later) in judged.out_of_order {
-        verdict.find(Check::OutOfOrder, format!("{later:?} was asked for before {earlier:?} was accepted"));
-    }
-    repeats::judge(evidence, &accepted, verdict);
-}
-
-/// Of several copies of an identity the one that the ledger was settled with is the one that was delivered: only its place counts.
-/// Where copies in different partitions were delivered, each once, no single place does.
-fn copies_that_count(evidence: &Evidence, known: &[Known<'_>]) -> Vec<Produced> {
-    let accepted = repeats::accepted(&evidence.requests);
-    let settled: BTreeMap<Coordinates, &Identity> =
-        evidence.ledger.iter().map(|row| (row.coordinates, &row.identity)).collect();
-    let mut partitions: BTreeMap<&Identity, BTreeSet<Partition>> = BTreeMap::new();
-    for Known { planned, record } in known {
-        if let Some(identity) = &planned.identity {
-            partitions.entry(identity).or_default().insert(record.coordinates.partition);
+    let notified: BTreeSet<usize> =
+        known.iter().filter(|known| known.planned.fate == Fate::Notified).map(|known| known.number).collect();
+    for request in evidence.requests.iter().filter(|request| request.is_accepted()) {
+        if !order::named(request).is_some_and(|number| notified.contains(&number)) {
+            let told = format!("{} was accepted and should not have been", request.body);
+            verdict.find(Check::NotifiedTwice, told);
         }
     }
-    known
-        .iter()
-        .filter(|Known { planned, .. }| planned.fate == Fate::Notified)
-        .filter_map(|Known { planned, record }| {
-            let identity = planned.identity.as_ref()?;
-            let counts = settled.get(&record.coordinates) == Some(&identity);
-            let is_once = accepted.get(identity).is_some_and(|accepted| accepted.len() == 1);
-            (counts && (is_once || partitions[identity].len() == 1)).then(|| Produced {
-                order_id: identity.0.clone(),
-                event_type: identity.1.clone(),
-                coordinates: record.coordinates,
-            })
-        })
-        .collect()
+    for identity in oracle::unstable_keys(&evidence.requests) {
+        verdict.find(Check::NotifiedTwice, format!("{identity:?} was asked for with different idempotency keys"));
+    }
+    repeats::judge(evidence, &accepted, verdict);
 }
 
 fn of_fate<'a>(known: &'a [Known<'a>], fate: Fate) -> impl Iterator<Item = &'a Planned> {

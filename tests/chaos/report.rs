@@ -147,8 +147,8 @@ fn described(check: Check, numbers: &Numbers) -> (&'static str, String) {
         Check::DeadLetters => (
             "wrong letters",
             format!(
-                "poison and nothing else, byte for byte; {} published again, {} as pointers, {} gone with the topic",
-                numbers.letters_published_again, numbers.pointers, numbers.letters_gone
+                "poison and nothing else, byte for byte; {} published again, {} as pointers",
+                numbers.letters_published_again, numbers.pointers
             ),
         ),
         Check::Accounts => ("open accounts", format!("of {} looks at a worker's own numbers", numbers.crew.looks)),
@@ -209,7 +209,6 @@ fn as_json(arguments: &Arguments, verdict: &Verdict) -> serde_json::Value {
             .map(|(part, kinds)| (part, kinds.into_iter().collect::<BTreeMap<_, _>>()))
             .collect::<BTreeMap<_, _>>(),
         "killed_while_delivering": numbers.killed_while_delivering,
-        "letters_gone_with_the_topic": numbers.letters_gone,
         "workers": {
             "started": crew.started,
             "refused": crew.refused,

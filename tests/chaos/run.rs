@@ -15,6 +15,7 @@ use crate::Arguments;
 use crate::chronicle::Chronicle;
 use crate::crew::{Crew, Orders, Running};
 use crate::faults::Track;
+use crate::judge::clock::Clock;
 use crate::judge::{self, Evidence, Verdict};
 use crate::kills::Lookout;
 use crate::load::Load;
@@ -64,7 +65,7 @@ pub async fn run(arguments: &Arguments) -> Verdict {
         chronicle.tell("nothing is broken any more");
         load.only_healthy();
     };
-    let ((), workers, (), (), (), (), (), (), (kept, gaps)) = tokio::join!(
+    let ((), workers, (), (), (), (), (), (), kept) = tokio::join!(
         ending,
         futures_util::future::join_all(workers),
         crew.visitors(of_visitors),
@@ -91,15 +92,15 @@ pub async fn run(arguments: &Arguments) -> Verdict {
         crew.keep_metrics(running).await;
         crew.keep_log(running);
     }
+    let clock = Clock::read(&stage.database).await;
     let verdict = judge::judge(&Evidence {
         sent,
         log: stage.kafka.records(TOPIC).await,
         requests: gateway.requests(),
-        ledger: judge::ledger(&stage.database).await,
+        ledger: judge::ledger(&stage.database, &clock).await,
         letters: judge::letters::read(&stage.database).await,
         published: [kept, stage.kafka.records(DLQ_TOPIC).await].concat(),
-        parking: judge::parking::read(&stage.database).await,
-        gaps,
+        parking: judge::parking::read(&stage.database, &clock).await,
         entries: chronicle.entries(),
         crew: crew.record(),
         ordering: arguments.ordering(),

@@ -38,24 +38,23 @@ pub struct Repeated {
 
 /// Judges with the order id as the key.
 pub fn judge(produced: &[Produced], requests: &[Request]) -> Verdict {
-    judge_by(produced, requests, |event| event.order_id.clone())
-}
-
-/// Judges with any key of order.
-pub fn judge_by(produced: &[Produced], requests: &[Request], key: impl Fn(&Produced) -> String) -> Verdict {
-    let mut seen: BTreeMap<Identity, Vec<&Request>> = BTreeMap::new();
-    for request in requests {
-        let identity = (request.order_id(), request.event_type().to_owned());
-        seen.entry(identity).or_default().push(request);
-    }
+    let seen = by_identity(requests);
     let expected: BTreeSet<Identity> = produced.iter().map(identity).collect();
     Verdict {
         lost: expected.iter().filter(|identity| accepted(&seen, identity).is_empty()).cloned().collect(),
         repeated: repeated(&seen),
-        unstable_keys: unstable_keys(&seen),
+        unstable_keys: unstable_keys(requests),
         unknown: seen.keys().filter(|identity| !expected.contains(*identity)).cloned().collect(),
-        out_of_order: out_of_order(produced, &seen, key),
+        out_of_order: out_of_order(produced, &seen),
     }
+}
+
+fn by_identity(requests: &[Request]) -> BTreeMap<Identity, Vec<&Request>> {
+    let mut seen: BTreeMap<Identity, Vec<&Request>> = BTreeMap::new();
+    for request in requests {
+        seen.entry((request.order_id(), request.event_type().to_owned())).or_default().push(request);
+    }
+    seen
 }
 
 fn identity(event: &Produced) -> Identity {
@@ -82,22 +81,18 @@ fn repeated(seen: &BTreeMap<Identity, Vec<&Request>>) -> Vec<Repeated> {
         .collect()
 }
 
-fn unstable_keys(seen: &BTreeMap<Identity, Vec<&Request>>) -> BTreeSet<Identity> {
-    seen.iter()
-        .filter(|(_, requests)| {
-            let keys = keys(requests);
-            keys.len() > 1 || keys.contains(&None)
-        })
-        .map(|(identity, _)| identity.clone())
-        .collect()
+/// Orders of which requests came with different idempotency keys, or with none.
+pub fn unstable_keys(requests: &[Request]) -> BTreeSet<Identity> {
+    let mut seen = by_identity(requests);
+    seen.retain(|_, requests| {
+        let keys = keys(requests);
+        keys.len() > 1 || keys.contains(&None)
+    });
+    seen.into_keys().collect()
 }
 
 /// Copies of an identity count where they were produced first.
-fn out_of_order(
-    produced: &[Produced],
-    seen: &BTreeMap<Identity, Vec<&Request>>,
-    key: impl Fn(&Produced) -> String,
-) -> Vec<(Produced, Produced)> {
+fn out_of_order(produced: &[Produced], seen: &BTreeMap<Identity, Vec<&Request>>) -> Vec<(Produced, Produced)> {
     let mut first_copies: BTreeMap<Identity, &Produced> = BTreeMap::new();
     for event in produced {
         let first = first_copies.entry(identity(event)).or_insert(event);
@@ -107,7 +102,7 @@ fn out_of_order(
     }
     let mut lanes: BTreeMap<_, BTreeMap<_, &Produced>> = BTreeMap::new();
     for event in first_copies.into_values() {
-        let lane = lanes.entry((event.coordinates.partition, key(event))).or_default();
+        let lane = lanes.entry((event.coordinates.partition, &event.order_id)).or_default();
         lane.insert(event.coordinates.offset, event);
     }
     let mut violations = Vec::new();

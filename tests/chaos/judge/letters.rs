@@ -7,7 +7,7 @@ use herald::core::failure::Reason;
 use herald::core::record::{Coordinates, Offset, Partition, Record};
 use sqlx::PgPool;
 
-use super::{Check, Evidence, Known, Verdict, ago, stored, uncertain};
+use super::{Check, Evidence, Known, Verdict, stored, uncertain};
 use crate::chronicle::Fault;
 use crate::content::Fate;
 use crate::support::letters::{Row, rows};
@@ -22,19 +22,15 @@ pub struct Letter {
     pub row: Row,
     /// The record as it is stored.
     pub record: Vec<u8>,
-    /// When it was marked as published.
-    pub published: Option<Instant>,
 }
 
 pub async fn read(database: &PgPool) -> Vec<Letter> {
-    let statement =
-        "SELECT id, record, extract(epoch FROM statement_timestamp() - published_at)::float8 FROM dead_letters";
-    let asked = Instant::now();
-    let found: Vec<(i64, Vec<u8>, Option<f64>)> = sqlx::query_as(statement).fetch_all(database).await.unwrap();
-    let mut found: BTreeMap<i64, _> = found.into_iter().map(|(id, record, since)| (id, (record, since))).collect();
+    let statement = "SELECT id, record FROM dead_letters";
+    let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(statement).fetch_all(database).await.unwrap();
+    let mut found: BTreeMap<i64, Vec<u8>> = found.into_iter().collect();
     let of_row = |row: Row| {
-        let (record, since) = found.remove(&row.id).expect("nobody writes letters any more");
-        Letter { row, record, published: since.map(|seconds| ago(asked, seconds)) }
+        let record = found.remove(&row.id).expect("nobody writes letters any more");
+        Letter { row, record }
     };
     rows(database).await.into_iter().map(of_row).collect()
 }
@@ -45,7 +41,7 @@ pub fn judge(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
         Fate::Dead(reason) => Some((known, reason.as_str())),
         Fate::Notified | Fate::Ignored => None,
     });
-    for (Known { record, planned }, reason) in dead {
+    for (Known { record, planned, .. }, reason) in dead {
         let ended_with_another = planned.fate != Fate::Dead(Reason::Conflict)
             && planned.identity.as_ref().is_some_and(|identity| is_duplicate(evidence, known, record, identity));
         if !ended_with_another {
@@ -57,7 +53,7 @@ pub fn judge(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
         let mut letters = evidence.letters.iter().filter(|letter| letter.row.reason == Reason::Uncertain.as_str());
         letters.any(|letter| letter.row.is_of(record.coordinates))
     };
-    for Known { record, planned } in known {
+    for Known { record, planned, .. } in known {
         // Whatever would have become of it. Of several copies the one that was delivered.
         if planned.identity.as_ref().is_some_and(|identity| uncertain.contains(identity)) && is_letter(record) {
             expected.insert(record.coordinates, (record, Reason::Uncertain.as_str()));
@@ -146,19 +142,8 @@ fn judge_published(
         }
     }
     for coordinates in expected.keys().filter(|coordinates| !ids.contains_key(coordinates)) {
-        if went_with_topic(*coordinates, evidence) {
-            verdict.numbers.letters_gone += 1;
-        } else {
-            verdict.find(Check::DeadLetters, format!("{coordinates:?} is not in the DLQ topic"));
-        }
+        verdict.find(Check::DeadLetters, format!("{coordinates:?} is not in the DLQ topic"));
     }
-}
-
-/// It was published after the topic was read and before it was deleted.
-fn went_with_topic(coordinates: Coordinates, evidence: &Evidence) -> bool {
-    let mut letters = evidence.letters.iter().filter(|letter| letter.row.is_of(coordinates));
-    let published = letters.find_map(|letter| letter.published);
-    published.is_some_and(|published| evidence.gaps.iter().any(|gap| gap.from <= published && published <= gap.to))
 }
 
 /// When it was produced the topic refused what is as large as a letter, or had done so a moment before.
@@ -168,7 +153,9 @@ fn was_refused(pointer: &Record, evidence: &Evidence) -> bool {
     let age = clock.duration_since(UNIX_EPOCH + Duration::from_millis(produced)).unwrap_or_default();
     let Some(produced) = now.checked_sub(age) else { return false };
     let before = produced.checked_sub(LIFTED_WITHIN).unwrap_or(produced);
-    let mut refusals = evidence.entries.iter().filter(|entry| entry.fault == Fault::DlqRefuses);
+    // Before it is deleted it is sealed.
+    let mut refusals =
+        evidence.entries.iter().filter(|entry| matches!(entry.fault, Fault::DlqRefuses | Fault::DlqGone));
     refusals.any(|entry| entry.overlaps(before, produced))
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 
-use super::{Check, Evidence, Verdict, ago};
+use super::clock::{Clock, Micros};
+use super::{Check, Evidence, Verdict};
 use crate::chronicle::{Entry, Fault, Life};
 use crate::crew::Counted;
 
@@ -47,11 +48,10 @@ pub async fn note(database: &PgPool) {
     sqlx::raw_sql(NOTING).execute(database).await.unwrap();
 }
 
-pub async fn read(database: &PgPool) -> Vec<Change> {
-    let statement = "SELECT extract(epoch FROM statement_timestamp() - at)::float8, life, change FROM chaos_parking";
-    let asked = Instant::now();
-    let rows: Vec<(f64, String, i32)> = sqlx::query_as(statement).fetch_all(database).await.unwrap();
-    rows.into_iter().map(|(age, by, change)| Change { at: ago(asked, age), by, is_parked: change > 0 }).collect()
+pub async fn read(database: &PgPool, clock: &Clock) -> Vec<Change> {
+    let statement = "SELECT (extract(epoch FROM at) * 1000000)::bigint, life, change FROM chaos_parking";
+    let rows: Vec<(Micros, String, i32)> = sqlx::query_as(statement).fetch_all(database).await.unwrap();
+    rows.into_iter().map(|(at, by, change)| Change { at: clock.latest(at), by, is_parked: change > 0 }).collect()
 }
 
 pub fn judge(evidence: &Evidence, verdict: &mut Verdict) {

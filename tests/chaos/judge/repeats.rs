@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{Check, Evidence, Settled, Verdict};
+use super::{Check, Evidence, LedgerRow, Verdict};
 use crate::Semantics;
 use crate::chronicle::{Entry, Fault, Life, Weather};
 use crate::stage::WEBHOOK_TIMEOUT;
@@ -52,7 +52,7 @@ pub type Accepted<'a> = BTreeMap<Identity, Vec<&'a Request>>;
 struct Repeat<'a> {
     first: Delivery<'a>,
     second: &'a Request,
-    row: Option<&'a Settled>,
+    row: Option<&'a LedgerRow>,
 }
 
 /// A request, and what was broken meanwhile.
@@ -75,7 +75,7 @@ pub fn accepted(requests: &[Request]) -> Accepted<'_> {
 }
 
 pub fn judge(evidence: &Evidence, accepted: &Accepted<'_>, verdict: &mut Verdict) {
-    let rows: BTreeMap<&Identity, &Settled> = evidence.ledger.iter().map(|row| (&row.identity, row)).collect();
+    let rows: BTreeMap<&Identity, &LedgerRow> = evidence.ledger.iter().map(|row| (&row.identity, row)).collect();
     for (identity, requests) in accepted.iter().filter(|(_, requests)| requests.len() > 1) {
         for pair in requests.windows(2) {
             if evidence.semantics == Semantics::AtMostOnce {
@@ -155,7 +155,8 @@ impl Delivery<'_> {
         let life = life_of(self.request)?;
         let (asked, answered, until) = (self.request.received, self.answered(), self.unsettled_until(life, end));
         let cause = |entry: &Entry| match entry.fault {
-            Fault::Killed { life: of, .. } => (of == life && entry.overlaps(asked, until)).then_some(Cause::Killed),
+            // The dead ask for nothing: what reached the gateway after it was sent before.
+            Fault::Killed { life: of, .. } => (of == life && entry.from <= until).then_some(Cause::Killed),
             Fault::Frozen { life: of, .. } => {
                 (of == life && entry.lasts(COUNTS_FROM) && entry.overlaps(asked, until)).then_some(Cause::Frozen)
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::repeats::Delivery;
-use super::{Check, Evidence, Settled, Verdict};
+use super::{Check, Evidence, LedgerRow, Verdict};
 use crate::Semantics;
 use crate::chronicle::Fault;
 use crate::support::gateway::Request;
@@ -41,19 +41,19 @@ pub fn judge(evidence: &Evidence, verdict: &mut Verdict) {
     }
 }
 
-fn uncertain(evidence: &Evidence) -> impl Iterator<Item = &Settled> {
+fn uncertain(evidence: &Evidence) -> impl Iterator<Item = &LedgerRow> {
     evidence.ledger.iter().filter(|row| row.state == "u")
 }
 
 /// It had no answer, or one that says nothing, or its worker could not write down which.
-fn is_unknown(row: &Settled, request: &Request, evidence: &Evidence) -> bool {
+fn is_unknown(row: &LedgerRow, request: &Request, evidence: &Evidence) -> bool {
     let says_nothing = request.status.is_none_or(|status| [502, 504].contains(&status));
     let settled = row.settled.unwrap_or(request.received);
     says_nothing || Delivery { request, evidence }.unsettled_by(settled, true).is_some()
 }
 
 /// A worker wrote the start of one more delivery, and ended or stood still before the gateway was asked.
-fn ended_before_it_asked(row: &Settled, requests: &[&Request], evidence: &Evidence) -> bool {
+fn ended_before_it_asked(row: &LedgerRow, requests: &[&Request], evidence: &Evidence) -> bool {
     let Some(settled) = row.settled else { return false };
     let answered = requests.iter().filter_map(|request| request.answered).max();
     let found_from = settled.checked_sub(FOUND_WITHIN).unwrap_or(settled);

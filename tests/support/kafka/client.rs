@@ -150,6 +150,14 @@ impl Kafka {
 
     /// Produces with `acks=all` and waits for all of it. Where each record went, in the order given.
     pub async fn produce(&self, topic: &str, records: Vec<NewRecord>) -> Vec<Coordinates> {
+        let count = records.len();
+        let acknowledged = self.try_produce(topic, records).await;
+        assert_eq!(acknowledged.len(), count, "records were not acknowledged");
+        acknowledged.into_values().collect()
+    }
+
+    /// As [`Kafka::produce`]: where each record went that was acknowledged, by its position.
+    pub async fn try_produce(&self, topic: &str, records: Vec<NewRecord>) -> BTreeMap<usize, Coordinates> {
         // The broker's limit counts, not the client's.
         let limit = ("message.max.bytes", "100000000");
         let config = self.config(&[("acks", "all"), ("enable.idempotence", "true"), limit]);
@@ -162,9 +170,7 @@ impl Kafka {
                 send(&producer, &topic, index, record);
             }
             producer.flush(SOON).unwrap();
-            let acknowledged = std::mem::take(&mut *acknowledged.lock().unwrap());
-            assert_eq!(acknowledged.len(), records.len(), "records were not acknowledged");
-            acknowledged.into_values().collect()
+            std::mem::take(&mut *acknowledged.lock().unwrap())
         })
         .await
     }
@@ -244,7 +250,7 @@ impl Kafka {
         .await
     }
 
-    fn config(&self, options: &[(&str, &str)]) -> ClientConfig {
+    pub(super) fn config(&self, options: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.bootstrap_servers)

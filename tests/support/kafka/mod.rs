@@ -3,6 +3,7 @@
 mod broker;
 mod client;
 mod cluster;
+mod seal;
 mod secured;
 
 #[allow(unused_imports)] // Tests and benchmarks each need a part of it.

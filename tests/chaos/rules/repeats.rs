@@ -1,0 +1,51 @@
+//! What explains that an order was notified twice.
+
+use super::story::{Story, worker};
+use crate::chronicle::{Fault, When};
+use crate::judge::{Cause, Check};
+
+const OK: Option<u16> = Some(200);
+
+/// The gateway had a request from 100 to 120 ms and another worker's 21 s later; when the first worker was killed, and when the order
+/// was claimed last and settled.
+fn explained(killed: Option<u64>, [claimed, settled]: [u64; 2]) -> Option<Cause> {
+    let mut story = Story::new();
+    let created = story.event("CREATED", [0, 0]);
+    story.asks(worker(1), created, [100, 120], OK);
+    story.asks(worker(2), created, [21_000, 21_010], OK);
+    if let Some(killed) = killed {
+        story.happens(Fault::Killed { life: worker(1), when: When::Whenever }, [killed, killed]);
+    }
+    story.settled(created, claimed, settled);
+    let causes = story.verdict().numbers.delivered_again;
+    assert_eq!(causes.len() + story.found(Check::NotifiedTwice), 1);
+    causes.into_keys().next()
+}
+
+/// The second worker took it over and settled it.
+const TAKEN_OVER: [u64; 2] = [20_900, 21_020];
+
+#[test]
+fn what_was_under_way_or_not_settled_yet_when_its_worker_was_killed_is_delivered_again() {
+    assert_eq!(explained(Some(110), TAKEN_OVER), Some(Cause::Killed));
+    assert_eq!(explained(Some(1_500), TAKEN_OVER), Some(Cause::Killed));
+}
+
+/// A kill is noted before the signal is sent, and the gateway reads what was sent when it gets to it.
+#[test]
+fn what_the_gateway_had_of_a_worker_after_its_kill_was_noted_was_sent_before() {
+    assert_eq!(explained(Some(50), TAKEN_OVER), Some(Cause::Killed));
+}
+
+#[test]
+fn a_kill_long_after_the_answer_explains_nothing() {
+    assert_eq!(explained(Some(2_200), TAKEN_OVER), None);
+    assert_eq!(explained(None, TAKEN_OVER), None);
+}
+
+/// What is parked is read and not claimed: its claim is from before.
+#[test]
+fn what_was_settled_before_the_second_request_and_not_claimed_meanwhile_is_explained_by_nothing() {
+    assert_eq!(explained(Some(110), [90, 21_001]), Some(Cause::Killed));
+    assert_eq!(explained(Some(110), [90, 20_999]), None);
+}
