@@ -152,12 +152,12 @@ pub fn read(written: &Record) -> Result<ReadLetter, String> {
     let offset = number(family.offset).ok_or_else(|| format!("{} is no offset", family.offset))?;
     let is_ours = family.writer == Writer::Herald;
     let written_at = written.timestamp.unwrap_or(Timestamp(0));
-    let timestamp = match (number(family.timestamp), is_ours) {
+    let timestamp = match number(family.timestamp) {
+        // Whenever the record had one, as text: the eight bytes of a negative one are no binary number.
+        _ if is_ours => text(family.timestamp).and_then(|millis| millis.parse().ok()).map(Timestamp),
         // Java clients give -1 to a record without one.
-        (Some(millis), _) => (millis >= 0).then_some(Timestamp(millis)),
-        // Herald writes one whenever the record had one.
-        (None, true) => None,
-        (None, false) => written.timestamp,
+        Some(millis) => (millis >= 0).then_some(Timestamp(millis)),
+        None => written.timestamp,
     };
     let moment = |name: &str| text(name).and_then(|text| rfc3339(&text)).unwrap_or(written_at);
     let last_failed_at = if is_ours { moment(LAST_FAILED_AT) } else { written_at };
@@ -271,6 +271,17 @@ mod tests {
         assert_eq!((read.writer, read.reason, &*read.error), (Writer::Herald, Some(original.reason), &*original.error));
         assert_eq!((read.first_failed_at, read.last_failed_at), (original.first_failed_at, original.last_failed_at));
         assert_eq!((read.topic, read.group), ("order_events".to_owned(), Some("g".to_owned())));
+    }
+
+    #[test]
+    fn a_time_before_the_epoch_comes_back_as_it_was() {
+        for millis in [0, -1, -123, -1_234_567, i64::MIN] {
+            let mut original = letter(Vec::new());
+            original.record.timestamp = Some(Timestamp(millis));
+            let headers = letter_headers::headers(&original, "g");
+            let read = read(&Record { headers, ..original.record.clone() }).unwrap();
+            assert_eq!(read.record, original.record);
+        }
     }
 
     #[test]
