@@ -28,9 +28,9 @@ model: ## the engine against naive models of Kafka and the ledger, and the ledge
 	$(if $(SEED),HERALD_MODEL_SEED=$(SEED),HERALD_MODEL_STEPS=$(or $(STEPS),1000000)) cargo test --locked --test behaviour -- ledger::model
 
 .PHONY: fuzz
-fuzz: ## records and configurations that reach ever more code, each for SECONDS=60: none may panic, block or be left without an outcome
+fuzz: ## inputs that reach ever more code, for each of decode, letters, records and configuration, or TARGET=decode: SECONDS=60
 	@scripts/setup --build
-	@scripts/fuzz $(SECONDS)
+	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
 bench: ## all measures of speed and memory, or those named: make bench ARGS="keys latency"; docs/benchmarks.md
 	@scripts/setup

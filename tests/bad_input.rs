@@ -20,8 +20,8 @@ use serde_json::json;
 use crate::support::gateway::{Answer, Request};
 use crate::support::kafka::NewRecord;
 use crate::support::letters::{self, letter_of, rows, text};
-use crate::support::undisturbed::{self, records_of};
-use crate::support::{World, configured, orders, repository};
+use crate::support::records::{self, odd_record_of, records_of};
+use crate::support::{World, configured, decoded, kept, orders, repository, undisturbed};
 
 /// Inputs that each test of the corpus makes of each of its files.
 const VARIANTS: usize = 20;
@@ -85,6 +85,16 @@ fn no_record_of_the_corpus_and_of_what_is_like_it_is_left_without_an_outcome_or_
 }
 
 #[test]
+fn each_record_of_the_corpus_and_of_what_is_like_it_decodes_to_what_it_says() {
+    for_all("decode", |bytes| decoded::check(&odd_record_of(bytes)));
+}
+
+#[test]
+fn each_dead_letter_of_the_corpus_and_of_what_is_like_it_is_kept_as_it_came_and_shows_nothing_that_is_masked() {
+    for_all("letters", |bytes| kept::check(&odd_record_of(bytes)));
+}
+
+#[test]
 fn no_text_of_the_corpus_and_of_what_is_like_it_makes_reading_the_configuration_panic() {
     for_all("configuration", configured::check);
 }
@@ -134,7 +144,7 @@ fn any_records() -> impl Strategy<Value = Vec<Record>> {
             offset += gap;
             let header =
                 |(name, value): (Vec<u8>, Option<Vec<u8>>)| Header { name: name.into(), value: value.map(Bytes::from) };
-            let mut record = undisturbed::record(offset, value.map(Bytes::from));
+            let mut record = records::record(offset, value.map(Bytes::from));
             record.key = key.map(Bytes::from);
             record.headers = headers.into_iter().map(header).collect();
             all.push(record);

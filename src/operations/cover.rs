@@ -59,7 +59,8 @@ impl Cover {
 }
 
 /// A letter as it may be seen: covered, without its value; that is the payload.
-pub(super) fn seen(mut letter: WholeLetter, mask: &[String]) -> (WholeLetter, Payload) {
+#[must_use]
+pub fn seen(mut letter: WholeLetter, mask: &[String]) -> (WholeLetter, Payload) {
     let payload = Payload::of(letter.record.value.as_deref(), mask);
     if mask.is_empty() {
         return (letter, payload);

@@ -27,6 +27,7 @@ mod replay;
 mod selection;
 
 pub use closing::{CloseReason, Closing, Frozen};
+pub use cover::seen;
 pub use export::{as_line, trace_id};
 pub use listing::{Page, Shown};
 pub use order_path::{OrderPath, PathStep};

@@ -42,7 +42,8 @@ pub use replay_prospects::{LetterProspect, Prospect};
 pub use replay_publishing::{Publication, TakenLetter, Taking};
 pub use replay_scheduling::{EndedUnscheduled, NextLetter, Scheduling};
 pub use replays::{PlannedLetter, Replay, ReplayCount, ReplayState, ReplayTerms, ReplayTo};
-pub use stored_record::encode as stored_form;
+pub use stored_record::{DamagedRecord, decode as read_stored_form, encode as stored_form};
+pub use text::bounded as bounded_text;
 
 /// Ten years at most: far beyond any retention, and no overflow of a timestamp.
 fn seconds(duration: std::time::Duration) -> f64 {

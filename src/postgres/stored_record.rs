@@ -32,7 +32,7 @@ struct StoredHeader {
 
 #[derive(Debug, thiserror::Error)]
 #[error("the stored record at {coordinates:?} is damaged: {source}")]
-pub(super) struct DamagedRecord {
+pub struct DamagedRecord {
     coordinates: Coordinates,
     source: prost::DecodeError,
 }
@@ -49,7 +49,8 @@ pub fn encode(record: &Record) -> Vec<u8> {
     stored.encode_to_vec()
 }
 
-pub(super) fn decode(coordinates: Coordinates, stored: Vec<u8>) -> Result<Record, DamagedRecord> {
+/// Reads what was stored.
+pub fn decode(coordinates: Coordinates, stored: Vec<u8>) -> Result<Record, DamagedRecord> {
     let stored = StoredRecord::decode(Bytes::from(stored)).map_err(|source| DamagedRecord { coordinates, source })?;
     Ok(Record {
         coordinates,

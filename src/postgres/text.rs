@@ -6,7 +6,8 @@ use std::borrow::Cow;
 const MAX_BYTES: usize = 2_000;
 
 /// Without NUL, which no text column takes, and at most 2,000 bytes long.
-pub(super) fn bounded(text: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn bounded(text: &str) -> Cow<'_, str> {
     let end = (0..=MAX_BYTES.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     let head = text.get(..end).unwrap_or_default();
     if head.contains('\0') { Cow::Owned(head.replace('\0', "")) } else { Cow::Borrowed(head) }

@@ -5,9 +5,11 @@
 
 pub mod collector;
 pub mod configured;
+pub mod decoded;
 pub mod gateway;
 pub mod headers;
 pub mod kafka;
+pub mod kept;
 pub mod letters;
 pub mod oracle;
 pub mod order_service;
@@ -16,6 +18,8 @@ pub mod parked;
 pub mod ports;
 pub mod postgres;
 pub mod proxy;
+pub mod reading;
+pub mod records;
 pub mod undisturbed;
 pub mod wait;
 pub mod worker;

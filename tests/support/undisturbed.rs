@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use bytes::Bytes;
 use herald::channels::notification;
 use herald::core::breaker::BreakerConfig;
 use herald::core::decode::Decoder;
@@ -13,41 +12,17 @@ use herald::core::event::Identity;
 use herald::core::failure::{DeliveryFailure, FailureClass};
 use herald::core::input::{Holder, Input, LedgerRow, LedgerState, LoadedLane, Now, ParkedRow, Raised, Rest};
 use herald::core::key::{LaneKey, OrderingKey};
-use herald::core::record::{Coordinates, Epoch, Header, Offset, Partition, Record, Session};
+use herald::core::record::{Epoch, Offset, Record, Session};
 use herald::core::retry::Schedule;
 use herald::core::semantics::Semantics;
 use serde_json::value::RawValue;
 
+use super::records::PARTITION;
+
 pub const TOPIC: &str = "order_events";
-const PARTITION: Partition = Partition(0);
 const SESSION: Session = Session(1);
 /// More than any record needs: a few tries, and the longest wait.
 const LONGEST: Duration = Duration::from_hours(3);
-
-/// Takes bytes apart: records at `0x1e`, and of each value, key, and headers' names and values in turn at `0x1f`. What is empty is
-/// absent.
-pub fn records_of(bytes: &[u8]) -> Vec<Record> {
-    let records = bytes.split(|byte| *byte == 0x1e).zip(0..);
-    records
-        .map(|(bytes, offset)| {
-            let mut fields = bytes
-                .split(|byte| *byte == 0x1f)
-                .map(|field| (!field.is_empty()).then(|| Bytes::copy_from_slice(field)));
-            let mut record = record(offset, fields.next().flatten());
-            record.key = fields.next().flatten();
-            while let Some(name) = fields.next() {
-                let value = fields.next().flatten();
-                record.headers.push(Header { name: name.unwrap_or_default(), value });
-            }
-            record
-        })
-        .collect()
-}
-
-pub fn record(offset: i64, value: Option<Bytes>) -> Record {
-    let coordinates = Coordinates { partition: PARTITION, offset: Offset(offset) };
-    Record { coordinates, timestamp: None, key: None, value, headers: Vec::new() }
-}
 
 /// Runs the records, which are in offset order, to their end under each kind of order and of semantics. Panics when one is left without an outcome, has
 /// two, or is changed.

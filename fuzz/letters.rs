@@ -1,0 +1,20 @@
+//! A record that is given up on is kept, published and read back byte for byte, headers included, and shows nothing that is masked.
+
+#![no_main]
+// As in tests/main.rs: what is shared with the tests panics when it finds something.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub, dead_code)]
+
+#[path = "../tests/support/kept.rs"]
+mod kept;
+mod last;
+#[path = "../tests/support/reading.rs"]
+mod reading;
+#[path = "../tests/support/records.rs"]
+mod records;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    last::keep(bytes);
+    kept::check(&records::odd_record_of(bytes));
+});
