@@ -67,7 +67,8 @@ pub struct Claim {
     pub coordinates: Coordinates,
     pub epoch: Epoch,
     pub serial: Serial,
-    /// Take the claim from this holder if it still has it and has not claimed again: it was found to be gone for good.
+    /// Take the identity from this holder if it is still as it was judged: one that is gone for good and has not claimed again, or that is
+    /// dead and was not replayed or sent again.
     pub seize_from: Option<Holder>,
 }
 

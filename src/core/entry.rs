@@ -53,7 +53,7 @@ pub(super) struct Entry {
     pub(super) parking: Option<ParkingPlan>,
     pub(super) burial: Option<Burial>,
     pub(super) busy: Option<Busy>,
-    pub(super) seize_from: Option<Holder>,
+    pub(super) seizure: Option<Seizure>,
 }
 
 /// Where a record came from.
@@ -159,6 +159,21 @@ pub enum Blame {
 pub(super) struct FailedAt {
     pub(super) first: Now,
     pub(super) last: Now,
+}
+
+/// What the next claim may take from another record of the identity, if it is still as it was found.
+#[derive(Clone, Debug)]
+pub(super) enum Seizure {
+    Claimed(Holder),
+    Dead(Holder),
+}
+
+impl Seizure {
+    pub(super) fn holder(&self) -> &Holder {
+        match self {
+            Self::Claimed(holder) | Self::Dead(holder) => holder,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

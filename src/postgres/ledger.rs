@@ -51,16 +51,10 @@ impl Postgres {
                            THEN greatest(l.serial, excluded.serial) ELSE excluded.serial END,
                       CASE l.state WHEN 'c' THEN l.starts ELSE 0::smallint END,
                       excluded.claimed_at, NULL::timestamptz
-                WHERE CASE l.state
-                      WHEN 'c' THEN (l.topic, l.kpartition, l.koffset)
-                                  = (excluded.topic, excluded.kpartition, excluded.koffset)
-                                 OR l.epoch = 0
-                                 OR (l.order_id, l.event_type, l.topic, l.kpartition, l.koffset, l.epoch, l.serial)
-                                    IN (TABLE seized)
-                      WHEN 'x' THEN (l.topic, l.kpartition) <> (excluded.topic, excluded.kpartition)
-                                 OR l.koffset < excluded.koffset
-                                 OR l.fingerprint <> excluded.fingerprint
-                      ELSE false END
+                WHERE l.state = 'c' AND ((l.topic, l.kpartition, l.koffset)
+                                       = (excluded.topic, excluded.kpartition, excluded.koffset) OR l.epoch = 0)
+                   OR l.state IN ('c', 'x') AND (l.order_id, l.event_type, l.topic, l.kpartition, l.koffset, l.epoch, l.serial)
+                                             IN (TABLE seized)
                 UNION ALL
                SELECT l.state, l.fingerprint, l.topic, l.kpartition, l.koffset, l.epoch, l.serial, l.starts, l.claimed_at,
                       l.settled_at

@@ -1,6 +1,6 @@
 use herald::core::effect::{Claim, Serial};
 use herald::core::failure::LedgerFailure;
-use herald::core::input::{LedgerState, Ticket};
+use herald::core::input::{LedgerRow, LedgerState, Ticket};
 use herald::core::record::{Epoch, Offset, Partition};
 
 use crate::ledger::fixture::{CONTENT, OTHER_CONTENT, at, claim, dead_letter, holder, row, settlement, test_database};
@@ -29,6 +29,13 @@ async fn prepare(database: &crate::ledger::fixture::TestDatabase, state: LedgerS
     }
 }
 
+/// In two steps, as the engine does it: the first claim only finds it.
+async fn claim_dead(database: &crate::ledger::fixture::TestDatabase, claim: Claim) -> LedgerRow {
+    let found = database.claim_one(claim.clone()).await.unwrap();
+    assert_eq!(found.state, LedgerState::Dead);
+    database.claim_one(Claim { seize_from: Some(found.holder), ..claim }).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_claim_finds_what_the_table_of_the_design_says() {
     use LedgerState::{Claimed, Dead, Done, Parked, Uncertain};
@@ -48,8 +55,8 @@ async fn a_claim_finds_what_the_table_of_the_design_says() {
         (Done, elsewhere, Done, own),
         (Dead, own, Dead, own),
         (Dead, earlier, Dead, own),
-        (Dead, later, Claimed, later),
-        (Dead, elsewhere, Claimed, elsewhere),
+        (Dead, later, Dead, own),
+        (Dead, elsewhere, Dead, own),
         (Uncertain, own, Uncertain, own),
         (Uncertain, later, Uncertain, own),
         (Uncertain, elsewhere, Uncertain, own),
@@ -118,7 +125,7 @@ async fn other_content_at_an_earlier_offset_is_of_a_recreated_topic_and_claims_a
     prepare(&database, LedgerState::Dead, epoch).await;
     let mut recreated = claim("1", at(0, 2), epoch);
     recreated.fingerprint = OTHER_CONTENT;
-    let found = database.claim_one(recreated).await.unwrap();
+    let found = claim_dead(&database, recreated).await;
     assert_eq!((found.state, found.holder.coordinates), (LedgerState::Claimed, at(0, 2)));
 }
 
@@ -129,9 +136,27 @@ async fn a_dead_order_sent_again_with_other_content_is_claimed_with_that_content
     prepare(&database, LedgerState::Dead, epoch).await;
     let mut other = claim("1", at(0, 9), epoch);
     other.fingerprint = OTHER_CONTENT;
-    let answer = database.claim_one(other).await.unwrap();
+    let answer = claim_dead(&database, other).await;
     assert_eq!((answer.state, answer.fingerprint), (LedgerState::Claimed, OTHER_CONTENT));
     assert_eq!(database.look("SELECT settled_at::text FROM processed_orders").await, "");
+}
+
+#[tokio::test]
+async fn a_claim_that_comes_late_leaves_an_order_that_died_since_to_its_dead_letter() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    prepare(&database, LedgerState::Dead, epoch).await;
+    let mut copy = claim("1", at(0, 9), epoch);
+    copy.seize_from = Some(database.claim_one(copy.clone()).await.unwrap().holder);
+    // It is replayed, and fails again.
+    database.execute("UPDATE processed_orders SET state = 'p'").await;
+    assert_eq!(database.claim_one(copy.clone()).await.unwrap().state, LedgerState::Parked);
+    let mut again = dead_letter("1", at(0, 5), epoch);
+    again.settlement.serial = Serial(1);
+    database.postgres.bury(&[again]).await.unwrap();
+    let found = database.claim_one(copy.clone()).await.unwrap();
+    assert_eq!((found.state, found.holder.coordinates), (LedgerState::Dead, at(0, 5)));
+    assert_eq!(claim_dead(&database, copy).await.state, LedgerState::Claimed);
 }
 
 #[tokio::test]

@@ -73,7 +73,9 @@ async fn a_copy_that_seizes_a_claim_knows_that_it_was_started_and_one_that_claim
     let mut seizing = claim("1", at(0, 7), epoch);
     seizing.seize_from = Some(holder(at(0, 1)));
     assert_eq!(database.claim_one(seizing).await.unwrap().starts, 1);
-    let again = database.claim_one(claim("2", at(0, 8), epoch)).await.unwrap();
+    let mut again = claim("2", at(0, 8), epoch);
+    again.seize_from = Some(holder(at(0, 2)));
+    let again = database.claim_one(again).await.unwrap();
     assert_eq!((again.holder.coordinates, again.starts), (at(0, 8), 0));
 }
 
@@ -210,7 +212,8 @@ async fn what_an_owner_buried_counts_by_its_own_serials_whatever_the_owner_befor
         let letter = DeadLetter { settlement: numbered(1, letter.settlement.clone()), ..letter };
         assert_eq!(database.postgres.bury(&[letter]).await.unwrap(), [Ticket(5)]);
         let mut again = claim(order_id, at(0, 9), epoch);
-        again.serial = Serial(2);
+        let dead = Holder { epoch, serial: Serial(1), ..holder(at(0, 5)) };
+        (again.serial, again.seize_from) = (Serial(2), Some(dead));
         assert_eq!(database.claim_one(again).await.unwrap().holder.coordinates, at(0, 9));
     }
     assert_eq!(database.look(numbers).await, "c e2 s2, c e2 s2, c e2 s2");

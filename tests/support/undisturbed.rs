@@ -171,10 +171,9 @@ impl World {
             starts: 0,
         };
         let found = self.ledger.get(identity).cloned();
-        let is_later = |row: &LedgerRow| row.holder.coordinates < claim.coordinates;
+        let may_be_seized = |state| matches!(state, LedgerState::Claimed | LedgerState::Dead);
         match found {
-            Some(row) if row.state == LedgerState::Dead && is_later(&row) => {}
-            Some(row) if claim.seize_from.as_ref() == Some(&row.holder) && row.state == LedgerState::Claimed => {}
+            Some(row) if claim.seize_from.as_ref() == Some(&row.holder) && may_be_seized(row.state) => {}
             Some(row) => return LedgerRow { inserted: false, ..row },
             None => {}
         }

@@ -113,7 +113,7 @@ impl Engine {
             parking: None,
             burial,
             busy: None,
-            seize_from: None,
+            seizure: None,
         };
         self.admit(ticket, entry);
     }

@@ -271,7 +271,7 @@ impl Engine {
             parking: None,
             burial: burial.map(|(reason, error)| Burial { reason, class: "permanent", error }),
             busy: None,
-            seize_from: None,
+            seizure: None,
         };
         if let Suspicion::Convicted { reason, error } = self.config.semantics.suspicion(starts) {
             entry.convict(reason, error);

@@ -8,7 +8,7 @@ use super::Engine;
 use crate::core::claim::{Verdict, judge};
 use crate::core::decode::synthetic_identity;
 use crate::core::effect::{ClaimResult, Effect, Effects, Outcome, Report};
-use crate::core::entry::{Burial, Busy, Entry, Origin, Stage};
+use crate::core::entry::{Burial, Busy, Entry, Origin, Seizure, Stage};
 use crate::core::failure::Reason;
 use crate::core::input::{Holder, LedgerRow, Now, Ticket};
 use crate::core::watermark::Whereabouts;
@@ -51,25 +51,17 @@ impl Engine {
     fn found(&mut self, now: Now, ticket: Ticket, row: &LedgerRow, effects: &mut Effects) {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         // It was meant for this claim: the holder of then may rightly have it when this one claims again.
-        entry.seize_from = None;
-        let Some(entry) = self.entries.get(&ticket) else { return };
+        entry.seizure = None;
         let is_given_up = entry.burial.is_some();
-        let is_ours = row.holder.is(&self.config.topic, entry.record.coordinates);
-        let verdict = judge(row, is_ours, entry.fingerprint);
-        let result = match verdict {
-            Verdict::Fresh => ClaimResult::Fresh,
-            Verdict::Takeover => ClaimResult::Takeover,
-            Verdict::Busy => ClaimResult::Busy,
-            Verdict::Duplicate => ClaimResult::Duplicate,
-            Verdict::Conflict => ClaimResult::Conflict,
-        };
-        effects.push(Effect::Report(Report::Claimed(result)));
+        let verdict = judge(row, &self.config.topic, entry.record.coordinates, entry.fingerprint);
+        effects.extend(claim_result(&verdict).map(|result| Effect::Report(Report::Claimed(result))));
         let is_convicted = verdict == Verdict::Takeover && self.taken_over(ticket, row.starts);
         match verdict {
             Verdict::Fresh | Verdict::Takeover if is_given_up || is_convicted => self.queue_burial(ticket),
             Verdict::Fresh | Verdict::Takeover => self.take_place(ticket),
             Verdict::Busy => self.wait_for_holder(now, ticket, &row.holder, effects),
             Verdict::Duplicate => self.end(now, ticket, Outcome::Duplicate, effects),
+            Verdict::Dead => self.seize(ticket, Seizure::Dead(row.holder.clone())),
             Verdict::Conflict => self.give_up_conflict(ticket),
         }
     }
@@ -85,7 +77,7 @@ impl Engine {
             return self.set_stage(ticket, Stage::Behind);
         }
         if may_seize {
-            return self.seize(ticket, holder);
+            return self.seize(ticket, Seizure::Claimed(holder.clone()));
         }
         if waited >= INSPECT_HOLDER_AFTER {
             if !busy.is_inspecting {
@@ -140,24 +132,26 @@ impl Engine {
         }
     }
 
-    fn seize(&mut self, ticket: Ticket, holder: &Holder) {
+    /// In a statement of its own: a claim that was given up and comes late, when its record has ended, is not the one that judged.
+    fn seize(&mut self, ticket: Ticket, seizure: Seizure) {
         if let Some(entry) = self.entries.get_mut(&ticket) {
-            entry.seize_from = Some(holder.clone());
+            entry.seizure = Some(seizure);
         }
         self.claim_again(ticket);
     }
 
     /// What may be seized is decided when the statement is sent: a holder of this worker may have come to its turn meanwhile. One that
-    /// claims from here on is sent behind.
+    /// claims from here on is sent behind. Nobody goes on with a dead one.
     pub(super) fn confirm_seizures(&mut self, claims: &[Ticket]) {
         for ticket in claims {
-            let Some(holder) = self.entries.get(ticket).and_then(|entry| entry.seize_from.clone()) else { continue };
+            let seizure = self.entries.get(ticket).and_then(|entry| entry.seizure.clone());
+            let Some(Seizure::Claimed(holder)) = seizure else { continue };
             match self.holder_here(*ticket, &holder) {
                 HolderHere::Waiting(other) => self.set_stage(other, Stage::Behind),
                 HolderHere::Gone | HolderHere::Unknown => {}
                 HolderHere::Alive => {
                     if let Some(entry) = self.entries.get_mut(ticket) {
-                        entry.seize_from = None;
+                        entry.seizure = None;
                     }
                 }
             }
@@ -196,24 +190,28 @@ impl Engine {
         if let Some(busy) = &mut entry.busy {
             busy.is_inspecting = false;
         }
-        if matches!(entry.stage, Stage::Busy { .. }) && abandoned.is_some() {
-            entry.seize_from = abandoned;
-            self.claim_again(ticket);
+        if let (Stage::Busy { .. }, Some(holder)) = (entry.stage, abandoned) {
+            self.seize(ticket, Seizure::Claimed(holder));
         }
     }
 
-    /// The record ends as a dead letter under an identity of its own: the other content keeps the one they share.
+    /// The other content keeps the identity that they share.
     fn give_up_conflict(&mut self, ticket: Ticket) {
-        let topic = self.config.topic.clone();
-        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        let Some(entry) = self.entries.get(&ticket) else { return };
         let error = format!("order {} was already settled with other content", entry.identity.order_id);
-        entry.burial = Some(Burial { reason: Reason::Conflict, class: "permanent", error });
-        (entry.identity, entry.fingerprint) = synthetic_identity(&topic, &entry.record);
-        self.step_out_of_lane(ticket);
-        self.claim_again(ticket);
+        self.bury_under_own_identity(ticket, Burial { reason: Reason::Conflict, class: "permanent", error });
     }
 
-    /// Gives the record up. Its claim is ours, so the burial needs no other.
+    /// Gives the record up under an identity of its own. No other copy has it, so nothing is claimed: an owner after a crash may find
+    /// that the record can be told after all, and would leave the claim behind.
+    pub(super) fn bury_under_own_identity(&mut self, ticket: Ticket, burial: Burial) {
+        let topic = self.config.topic.clone();
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        (entry.identity, entry.fingerprint) = synthetic_identity(&topic, &entry.record);
+        self.bury(ticket, burial);
+    }
+
+    /// Gives the record up. Its identity is ours, so the burial needs no claim.
     ///
     /// It keeps its place in the lane until it is buried: an owner after a crash would deliver it again, behind those that
     /// had passed it.
@@ -256,5 +254,17 @@ impl Engine {
             }));
         }
         self.end(now, ticket, Outcome::DeadLettered, effects);
+    }
+}
+
+/// What is counted. Of a dead row only the claim that follows is.
+fn claim_result(verdict: &Verdict) -> Option<ClaimResult> {
+    match verdict {
+        Verdict::Fresh => Some(ClaimResult::Fresh),
+        Verdict::Takeover => Some(ClaimResult::Takeover),
+        Verdict::Busy => Some(ClaimResult::Busy),
+        Verdict::Duplicate => Some(ClaimResult::Duplicate),
+        Verdict::Conflict => Some(ClaimResult::Conflict),
+        Verdict::Dead => None,
     }
 }

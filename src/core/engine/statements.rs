@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::core::batch::{BatchFailure, BatchQueue};
-use crate::core::decode::synthetic_identity;
 use crate::core::effect::{Claim, DeadLetter, Effect, Effects, Parking, Report, Serial, Settlement, Start};
 use crate::core::entry::{Burial, Entry, Stage};
 use crate::core::failure::{LedgerFailure, Reason};
@@ -112,15 +111,10 @@ impl Engine {
 
     /// The database will never store this one.
     fn bad_record(&mut self, now: Now, operation: Operation, ticket: Ticket, error: String, effects: &mut Effects) {
-        let topic = self.config.topic.clone();
-        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        let Some(entry) = self.entries.get(&ticket) else { return };
         let has_synthetic_identity = entry.burial.is_some();
         if operation == Operation::Claim && !has_synthetic_identity {
-            entry.burial = Some(Burial { reason: Reason::Invalid, class: "permanent", error });
-            (entry.identity, entry.fingerprint) = synthetic_identity(&topic, &entry.record);
-            self.step_out_of_lane(ticket);
-            self.claim_again(ticket);
-            return;
+            return self.bury_under_own_identity(ticket, Burial { reason: Reason::Invalid, class: "permanent", error });
         }
         // Nothing of a synthetic identity, nor of a row that was claimed, can be bad data: a fault of ours or of the
         // schema. Custody is kept: the record waits as in an outage.
@@ -149,7 +143,7 @@ impl RowOf<'_> {
             coordinates: entry.record.coordinates,
             epoch: entry.epoch,
             serial,
-            seize_from: entry.seize_from.clone(),
+            seize_from: entry.seizure.as_ref().map(|seizure| seizure.holder().clone()),
         }
     }
 

@@ -66,7 +66,8 @@ struct World {
     ever_cut_off: HashSet<Identity>,
     /// Answers that spent an attempt.
     spent: HashMap<Identity, u32>,
-    failures: HashMap<Identity, Failures>,
+    /// By worker: what another met is no evidence of this one.
+    failures: HashMap<(usize, Identity), Failures>,
     /// Starts that were written.
     started: HashSet<Identity>,
     /// Deliveries that may have had their effect.
@@ -365,7 +366,6 @@ fn nothing_is_lost_and_nothing_settled_is_repeated_whatever_happens_in_between()
         "repeated",
         "parked",
         "notified from parking",
-        "dead from parking",
         "exhausted without evidence",
         "breaker opened",
         "crash loops",

@@ -119,13 +119,10 @@ impl Tables {
             buried: false,
         });
         let (there, here) = (row.coordinates, claim.coordinates);
+        let is_seized = claim.seize_from.as_ref() == Some(&row.holder());
         let is_taken = match row.state {
-            LedgerState::Claimed => {
-                there == here || row.epoch == NOBODY || claim.seize_from.as_ref() == Some(&row.holder())
-            }
-            LedgerState::Dead => {
-                there.partition != here.partition || there.offset < here.offset || row.fingerprint != claim.fingerprint
-            }
+            LedgerState::Claimed => there == here || row.epoch == NOBODY || is_seized,
+            LedgerState::Dead => is_seized,
             LedgerState::Done | LedgerState::Parked | LedgerState::Uncertain => false,
         };
         if is_taken {

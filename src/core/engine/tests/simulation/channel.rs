@@ -11,7 +11,7 @@ pub(super) enum Gateway {
     Fails,
 }
 
-/// The last two failures of an identity, whoever met them.
+/// The last two failures of an identity in one worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Failures {
     /// When the last attempt began.
@@ -49,7 +49,7 @@ impl World {
             Some(_) => *self.spent.entry(identity.clone()).or_default() += 1,
         }
         if class.is_some() {
-            let failures = self.failures.entry(identity.clone()).or_default();
+            let failures = self.failures.entry((index, identity.clone())).or_default();
             (failures.before_last, failures.last) = (failures.last, Some(self.now));
         }
         if class == Some(FailureClass::Unknown) {

@@ -34,8 +34,12 @@ impl World {
     pub(super) fn start_delivery(&mut self, index: usize, delivery: Delivery) {
         let (seed, identity) = (self.seed, &delivery.event.identity);
         let state = self.tables.ledger.get(identity).map(|row| row.state);
-        // The late success of an owner that went away may settle what its successor has claimed already.
-        let is_settled = state == Some(LedgerState::Done) && !self.cut_off.contains(identity);
+        let is_owned = self.owners[number(delivery.coordinates.partition)] == Some(index);
+        let is_believed = self.workers[index].lost.contains(&delivery.coordinates.partition);
+        // The late success of an owner that went away may settle what its successor has claimed already; and one that stood still when
+        // its partition went, and was told of no other owner, may start what its successor has settled.
+        let is_late = self.cut_off.contains(identity) || is_believed;
+        let is_settled = state == Some(LedgerState::Done) && !is_late;
         let is_once = self.story == Story::AtMostOnce;
         let may_not_be_repeated = is_once && (self.effects.contains(identity) || !self.started.contains(identity));
         let detail = || format!("seed {seed}: {identity:?} starts in the state {state:?}");
@@ -45,8 +49,6 @@ impl World {
         invariants::one_at_a_time(self.is_alone(index, &delivery), detail).unwrap();
         self.assert_order(&delivery);
 
-        let is_owned = self.owners[number(delivery.coordinates.partition)] == Some(index);
-        let is_believed = self.workers[index].lost.contains(&delivery.coordinates.partition);
         let detail = || format!("seed {seed}: {identity:?} starts in a partition of others");
         invariants::owned(is_owned || is_believed, detail).unwrap();
 
@@ -55,9 +57,8 @@ impl World {
         invariants::blamed(attempt <= 1 + spent, detail).unwrap();
         self.assert_told_as_produced(&delivery);
         let identity = identity.clone();
-        self.failures.entry(identity.clone()).or_default().started = self.now;
+        self.failures.entry((index, identity.clone())).or_default().started = self.now;
         if is_believed {
-            // It stood still when its partition went, and was told of no other owner: there was none.
             self.note_cut_off(identity);
         }
         self.workers[index].deliveries.push(delivery);
@@ -101,10 +102,11 @@ impl World {
     }
 
     /// I5: nobody is given up on for an outage, for what others did to its worker, or for what never began.
-    pub(super) fn assert_blame(&self, letter: &DeadLetter) {
+    pub(super) fn assert_blame(&self, index: usize, letter: &DeadLetter) {
         let identity = &letter.settlement.identity;
+        let failures = self.failures.get(&(index, identity.clone())).copied().unwrap_or_default();
         let is_to_blame = match letter.reason {
-            Reason::Exhausted => self.works_for_others(letter),
+            Reason::Exhausted => self.works_for_others(letter, failures),
             Reason::CrashLoop => self.is_deadly(identity) || self.died_with_it_twice(identity),
             Reason::Uncertain => self.story == Story::AtMostOnce && self.started.contains(identity),
             Reason::Conflict => self.is_in_conflict(letter),
@@ -112,16 +114,14 @@ impl World {
             Reason::Undecodable => !is_event(identity),
             Reason::Permanent => is_event(identity),
         };
-        let failures = self.failures.get(identity);
         let detail = || format!("seed {}: {identity:?} is given up as {} with {failures:?}", self.seed, letter.reason);
         invariants::blamed(is_to_blame, detail).unwrap();
     }
 
     /// The channel worked for another key between its last two failures, or during the last attempt: one that was cut off may have
     /// failed meanwhile.
-    fn works_for_others(&self, letter: &DeadLetter) -> bool {
+    fn works_for_others(&self, letter: &DeadLetter, failures: Failures) -> bool {
         let lane = self.lanes[&letter.record.coordinates];
-        let failures = self.failures[&letter.settlement.identity];
         let since = failures.before_last.map_or(failures.started, |before| before.min(failures.started));
         let works = |(other, at): &(LaneKey, Now)| *other != lane && *at > since && Some(*at) <= failures.last;
         self.successes.iter().rev().any(works)
@@ -196,8 +196,7 @@ impl World {
     /// Every identity has one end, who is settled as notified was notified, and every content was told or is a dead letter.
     pub(super) fn assert_all_told(&self) {
         let seed = self.seed;
-        // A conflict may have left its own identity behind, and have been told under that of its order in the end.
-        for (identity, row) in self.tables.ledger.iter().filter(|(identity, _)| is_event(identity)) {
+        for (identity, row) in &self.tables.ledger {
             let is_ended = matches!(row.state, LedgerState::Done | LedgerState::Dead | LedgerState::Uncertain);
             assert!(is_ended, "seed {seed}: {identity:?} was left behind as {:?}", row.state);
             let is_told = self.told.contains(&(identity.clone(), row.fingerprint));

@@ -4,6 +4,7 @@ use super::*;
 
 /// A statement that was given up, and is carried out when its worker is further.
 pub(super) enum Late {
+    Claim(Vec<Claim>),
     Yield(Vec<Settlement>),
     Start(Vec<Start>),
     Park(Vec<Parking>),
@@ -21,6 +22,13 @@ impl World {
         }
         let chosen = self.random.usize(0..self.late.len());
         match self.late.swap_remove(chosen) {
+            // Refused as a whole.
+            Late::Claim(batch) if batch.iter().any(|claim| is_bad(&claim.identity)) => {}
+            Late::Claim(batch) => {
+                for claim in &batch {
+                    self.tables.claim(claim);
+                }
+            }
             Late::Yield(batch) => {
                 for settlement in &batch {
                     self.tables.yield_claim(settlement);
@@ -45,6 +53,7 @@ impl World {
     pub(super) fn answer_claims(&mut self, index: usize) {
         let Some(batch) = self.workers[index].claims.take() else { return };
         if self.statement_fails() {
+            self.comes_late(Late::Claim(batch));
             return self.fail(index, Operation::Claim);
         }
         if batch.iter().any(|claim| is_bad(&claim.identity)) {
@@ -122,7 +131,7 @@ impl World {
             self.assert_unchanged(&letter.record);
             // What a worker decided that has lost the partition since is of no account.
             if self.tables.bury(&letter) {
-                self.assert_blame(&letter);
+                self.assert_blame(index, &letter);
                 buried.push(letter.settlement.ticket);
                 self.note_buried(letter);
             }

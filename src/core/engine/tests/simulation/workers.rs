@@ -73,6 +73,7 @@ impl Worker {
             | Stage::Burying => true,
         };
         self.deliveries.iter().any(|delivery| delivery.event.identity == *identity)
+            || self.replays.iter().flatten().any(|replay| replay.row.identity == *identity)
             || self.engine.entries.values().any(|entry| entry.identity == *identity && goes_on(entry.stage))
     }
 }
