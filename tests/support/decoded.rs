@@ -154,17 +154,20 @@ fn check_spellings(decoder: &Decoder, record: &Record, read: &ReadEvent<'_>, eve
     }
 }
 
-/// With another value of one field, or one more, whose name is the only one so long.
+/// Without one of the fields, or with another value of it, or with one more, whose name is the only one so long.
 fn changed<'a>(read: &ReadEvent<'a>) -> Vec<(String, &'a str)> {
     let mut fields = read.fields.clone();
-    let number = read.order.len() % fields.len();
-    let (name, value) = &mut fields[number];
-    if !REQUIRED.contains(&&**name) {
-        *value = if *value == "null" { "0" } else { "null" };
-        return fields;
+    let (number, chance) = (read.order.len() % fields.len(), read.order.len() / fields.len());
+    let is_required = REQUIRED.contains(&&*fields[number].0);
+    match fields[number].1 {
+        _ if is_required => {
+            let longest = fields.iter().map(|(name, _)| name.len()).max();
+            fields.push(("x".repeat(longest.unwrap_or(0) + 1), "null"));
+        }
+        _ if chance.is_multiple_of(2) => drop(fields.remove(number)),
+        "null" => fields[number].1 = "0",
+        _ => fields[number].1 = "null",
     }
-    let longest = fields.iter().map(|(name, _)| name.len()).max();
-    fields.push(("x".repeat(longest.unwrap_or(0) + 1), "null"));
     fields
 }
 
