@@ -40,6 +40,8 @@ pub struct Evidence {
     /// What the DLQ topic holds, and what it held before it was deleted.
     pub published: Vec<Record>,
     pub parking: Vec<parking::Change>,
+    /// Of partitions, in the order of time.
+    pub takings: Vec<parking::Taking>,
     pub entries: Vec<Entry>,
     pub crew: crew::Record,
     pub ordering: Ordering,

@@ -101,6 +101,7 @@ pub async fn run(arguments: &Arguments) -> Verdict {
         letters: judge::letters::read(&stage.database).await,
         published: [kept, stage.kafka.records(DLQ_TOPIC).await].concat(),
         parking: judge::parking::read(&stage.database, &clock).await,
+        takings: judge::parking::takings(&stage.database, &clock).await,
         entries: chronicle.entries(),
         crew: crew.record(),
         ordering: arguments.ordering(),

@@ -98,14 +98,14 @@ impl Repeat<'_> {
     /// The fault that kept the first worker from settling what the gateway had accepted, or the second from knowing of it.
     fn cause(&self) -> Option<Cause> {
         let unaware = || self.is_unaware().then_some(Cause::Unaware);
+        let taken_over = self.was_settled().then(|| self.taken_over());
         // Whoever claims what is settled is told so, whatever else is broken.
-        if self.was_settled() && !self.was_taken_over() {
+        if taken_over == Some(None) {
             return unaware();
         }
         let is_other = life_of(self.second)?.number != life_of(self.first.request)?.number;
-        // What let another one claim it came before that claim.
-        let claimed = self.row.map(|row| row.claimed).filter(|_| self.was_settled());
-        let end = claimed.map_or(self.second.received, |claimed| claimed.min(self.second.received));
+        // What let another one take it came before that.
+        let end = taken_over.flatten().map_or(self.second.received, |taken| taken.min(self.second.received));
         self.first.unsettled_by(end, is_other).or_else(unaware)
     }
 
@@ -115,9 +115,24 @@ impl Repeat<'_> {
         settled.is_some_and(|settled| settled < self.second.received)
     }
 
-    /// Somebody claimed it after the first delivery was asked for and before it was settled: a claim takes nothing that is.
-    fn was_taken_over(&self) -> bool {
-        self.row.is_some_and(|row| row.claimed > self.first.request.received)
+    /// When somebody took it after the first delivery was asked for and before it was settled: nobody takes what is.
+    fn taken_over(&self) -> Option<Instant> {
+        let row = self.row?;
+        let claimed = Some(row.claimed).filter(|claimed| *claimed > self.first.request.received);
+        claimed.or_else(|| self.parked_taken_over(row))
+    }
+
+    /// What is parked is read by whoever took its partition, and not claimed. The settlement removes it.
+    fn parked_taken_over(&self, row: &LedgerRow) -> Option<Instant> {
+        let (settled, second) = (row.settled?, life_of(self.second)?.name());
+        let Evidence { parking, takings, .. } = self.first.evidence;
+        let mut removals = parking.iter().filter(|change| !change.is_parked && change.identity == row.identity);
+        let was_parked = removals.any(|removal| removal.at >= settled);
+        let mut takings = takings.iter().filter(|taking| {
+            taking.by == second && taking.partition == row.coordinates.partition && taking.at < settled
+        });
+        let taken = takings.next_back().map(|taking| taking.at)?;
+        (was_parked && taken > self.first.request.received).then_some(taken)
     }
 
     /// Kafka gives partitions away a session after the last it heard; whoever heard nothing himself learns that a little later.

@@ -1,7 +1,7 @@
 //! What explains that an order was notified twice.
 
 use super::story::{Story, worker};
-use crate::chronicle::{Fault, When};
+use crate::chronicle::{Fault, Length, When};
 use crate::judge::{Cause, Check};
 
 const OK: Option<u16> = Some(200);
@@ -48,4 +48,27 @@ fn a_kill_long_after_the_answer_explains_nothing() {
 fn what_was_settled_before_the_second_request_and_not_claimed_meanwhile_is_explained_by_nothing() {
     assert_eq!(explained(Some(110), [90, 21_001]), Some(Cause::Killed));
     assert_eq!(explained(Some(110), [90, 20_999]), None);
+}
+
+/// The first worker stood still and settled late; the second took the partition at this time, and what was parked was removed or not.
+fn explained_of_parked(taken: u64, is_removed: bool) -> Option<Cause> {
+    let mut story = Story::new();
+    let created = story.event("CREATED", [0, 0]);
+    story.asks(worker(1), created, [100, 120], OK);
+    story.asks(worker(2), created, [21_000, 21_010], OK);
+    story.happens(Fault::Frozen { life: worker(1), length: Length::Long }, [110, 20_950]);
+    story.takes(worker(2), 0, taken);
+    story.settled(created, 90, 20_960);
+    if is_removed {
+        story.unparks(worker(1), created, 20_961);
+    }
+    story.verdict().numbers.delivered_again.into_keys().next()
+}
+
+#[test]
+fn what_was_parked_and_settled_late_is_explained_if_the_partition_was_taken_before() {
+    assert_eq!(explained_of_parked(20_900, true), Some(Cause::Frozen));
+    assert_eq!(explained_of_parked(20_900, false), None);
+    assert_eq!(explained_of_parked(20_970, true), None);
+    assert_eq!(explained_of_parked(50, true), None);
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::chronicle::{Entry, Fault, Life};
 use crate::content::{Fate, NUMBER_HEADER, Planned};
+use crate::judge::parking::{Change, Taking};
 use crate::judge::{self, Check, Evidence, LedgerRow, Verdict};
 use crate::load::{Receipt, Sent};
 use crate::support::gateway::Request;
@@ -33,6 +34,7 @@ impl Story {
             letters: Vec::new(),
             published: Vec::new(),
             parking: Vec::new(),
+            takings: Vec::new(),
             entries: Vec::new(),
             crew: crew::Record::default(),
             ordering: Ordering::OrderId,
@@ -101,6 +103,18 @@ impl Story {
             settled: Some(self.at(settled)),
         };
         self.evidence.ledger.push(row);
+    }
+
+    /// A worker takes a partition.
+    pub fn takes(&mut self, life: Life, partition: i32, at: u64) {
+        let taking = Taking { at: self.at(at), by: life.name(), partition: Partition(partition) };
+        self.evidence.takings.push(taking);
+    }
+
+    /// A worker removes a record from parking.
+    pub fn unparks(&mut self, life: Life, number: usize, at: u64) {
+        let identity = self.evidence.sent[number].planned.identity.clone().unwrap();
+        self.evidence.parking.push(Change { at: self.at(at), by: life.name(), identity, is_parked: false });
     }
 
     pub fn verdict(&self) -> Verdict {
