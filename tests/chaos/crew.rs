@@ -234,17 +234,21 @@ impl<'a> Crew<'a> {
     /// Waits until it is ready. What refused to start for a fault that was there then is started again.
     async fn settle(&self, mut running: Running) -> Running {
         let start = Instant::now();
+        let mut seen = "no answer".to_owned();
         while start.elapsed() < READY_LIMIT {
             if let Some(code) = running.worker.exit_status() {
                 self.note_end(&running, code);
                 running = self.start(running.life.slot);
             }
-            if matches!(running.worker.get("/readyz").await, Ok((200, _))) {
-                return running;
+            match running.worker.get("/readyz").await {
+                Ok((200, _)) => return running,
+                Ok((_, told)) => seen = told,
+                Err(error) => seen = error.to_string(),
             }
             sleep(Duration::from_millis(100)).await;
         }
-        self.bad_end(&running, "was not ready in time though nothing was broken");
+        self.bad_end(&running, &format!("was not ready in time though nothing was broken: {seen}"));
+        self.keep_log(&running);
         running
     }
 
