@@ -1,8 +1,9 @@
 //! The database server of all measures, and a new database for each.
 
 use std::str::FromStr as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use chrono::{DateTime, Utc};
 use herald::config::{Database, Secret};
 use herald::demo::postgres::PrivatePostgres;
 use herald::postgres::Postgres;
@@ -11,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 
 use crate::support::{directory, unique};
 
-/// A private PostgreSQL with the settings it is installed with: commits reach the disk, as in production.
+/// A private PostgreSQL with the settings it is installed with: commits reach the disk, as in production. And it knows when each was.
 #[derive(Debug)]
 pub struct Server(PrivatePostgres);
 
@@ -33,7 +34,8 @@ pub struct Fresh {
 
 impl Server {
     pub async fn start() -> Self {
-        Self(PrivatePostgres::start_with(&directory("bench-postgres"), &[]).await.unwrap())
+        let commit_times = [("track_commit_timestamp", "on")];
+        Self(PrivatePostgres::start_with(&directory("bench-postgres"), &commit_times).await.unwrap())
     }
 
     pub fn pid(&self) -> u32 {
@@ -85,6 +87,15 @@ impl Server {
         connection.close().await.unwrap();
         self.run("CHECKPOINT".to_owned()).await;
         Fresh { url, name }
+    }
+
+    /// When the last order was settled, as exactly as only the server knows.
+    pub async fn last_settled(&self, ledger: &Fresh) -> SystemTime {
+        let mut connection = self.connect(&ledger.url).await;
+        let query = "SELECT max(pg_xact_commit_timestamp(xmin)) FROM processed_orders WHERE state = 'd'";
+        let settled: DateTime<Utc> = sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        settled.into()
     }
 
     /// Ends the measurement: every order must have been settled, or it measured something else.

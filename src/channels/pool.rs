@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use futures_util::FutureExt as _;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
 
 use super::Channel;
 use super::excerpt::one_line;
@@ -33,70 +35,81 @@ pub struct Ended {
 /// Dropping the pool ends all that run without an answer.
 pub struct DeliveryPool {
     channel: Channel,
-    tasks: JoinSet<(Ticket, Attempt, Duration)>,
     running: HashMap<Ticket, Running>,
+    started: u64,
+    tell: UnboundedSender<Told>,
+    told: UnboundedReceiver<Told>,
     /// Attempts that ended while they were started.
     ready: VecDeque<Ended>,
 }
 
-struct Running {
-    task: AbortHandle,
+/// What an attempt that runs elsewhere says at its end.
+struct Told {
     of: Started,
+    result: Attempt,
+    duration: Duration,
 }
 
 /// An attempt since it began.
 #[derive(Clone, Copy)]
 struct Started {
+    /// Tells it from an attempt of the same ticket that was aborted.
+    number: u64,
+    ticket: Ticket,
     attempt: u32,
     trace: Option<TraceParent>,
     at: Instant,
 }
 
+struct Running {
+    number: u64,
+    /// None where nothing can be aborted: what it says is not listened to.
+    task: Option<AbortHandle>,
+}
+
 impl Started {
-    fn now(delivery: &Delivery) -> Self {
-        Self { attempt: delivery.attempt, trace: delivery.trace, at: Instant::now() }
+    fn ended(self, result: Attempt, duration: Duration) -> Ended {
+        Ended { ticket: self.ticket, attempt: self.attempt, trace: self.trace, result, duration }
     }
 
-    fn ended(self, ticket: Ticket, result: Attempt, duration: Duration) -> Ended {
-        Ended { ticket, attempt: self.attempt, trace: self.trace, result, duration }
+    fn tell(self, to: &UnboundedSender<Told>, result: Attempt) {
+        // Nobody listens once the pool is gone.
+        let _ = to.send(Told { of: self, result, duration: self.at.elapsed() });
     }
 }
 
 impl DeliveryPool {
     pub fn new(channel: Channel) -> Self {
-        Self { channel, tasks: JoinSet::new(), running: HashMap::new(), ready: VecDeque::new() }
+        let (tell, told) = unbounded_channel();
+        Self { channel, running: HashMap::new(), started: 0, tell, told, ready: VecDeque::new() }
     }
 
     /// Starts one attempt. Must be called within a tokio runtime.
     pub fn start(&mut self, delivery: Delivery) {
-        let (ticket, of) = (delivery.ticket, Started::now(&delivery));
+        let of = self.begin(&delivery);
         match &self.channel {
             // A task costs a hundred times what this does.
             Channel::Log(log) => {
-                let result =
-                    catch_unwind(AssertUnwindSafe(|| log.deliver(&delivery))).map_err(|panic| panicked(panic.as_ref()));
-                self.ready.push_back(of.ended(ticket, result, of.at.elapsed()));
+                let result = catch_unwind(AssertUnwindSafe(|| log.deliver(&delivery)));
+                let result = result.map_err(|panic| panicked(panic.as_ref()));
+                self.ready.push_back(of.ended(result, of.at.elapsed()));
             }
             Channel::Webhook(webhook) => {
                 let webhook = Arc::clone(webhook);
-                self.spawn(ticket, of, async move { webhook.deliver(&delivery).await });
+                self.spawn(of, async move { webhook.deliver(&delivery).await });
             }
             Channel::StandIn(stand_in) => {
-                let stand_in = *stand_in;
-                let task = self.tasks.spawn_blocking(move || {
-                    stand_in.work(&delivery);
-                    (ticket, Ok(()), of.at.elapsed())
-                });
-                self.running.insert(ticket, Running { task, of });
+                let tell = self.tell.clone();
+                stand_in.work(delivery, move || of.tell(&tell, Ok(())));
+                self.running.insert(of.ticket, Running { number: of.number, task: None });
             }
         }
     }
 
     /// Ends an attempt without an answer: `next` will not return it. Nothing happens if it has been returned already.
     pub fn abort(&mut self, ticket: Ticket) {
-        if let Some(running) = self.running.remove(&ticket) {
-            running.task.abort();
-        }
+        // Dropped, and so aborted.
+        self.running.remove(&ticket);
         self.ready.retain(|ended| ended.ticket != ticket);
     }
 
@@ -117,10 +130,11 @@ impl DeliveryPool {
             if let Some(ended) = self.ready.pop_front() {
                 return ended;
             }
-            let Some(joined) = self.tasks.join_next_with_id().await else {
+            // Never none: this pool can tell itself.
+            let Some(told) = self.told.recv().await else {
                 return std::future::pending().await;
             };
-            if let Some(ended) = self.accept(joined) {
+            if let Some(ended) = self.accept(told) {
                 return ended;
             }
         }
@@ -147,40 +161,43 @@ impl DeliveryPool {
         if let Some(ended) = self.ready.pop_front() {
             return Some(ended);
         }
-        while let Some(joined) = self.tasks.try_join_next_with_id() {
-            if let Some(ended) = self.accept(joined) {
+        while let Ok(told) = self.told.try_recv() {
+            if let Some(ended) = self.accept(told) {
                 return Some(ended);
             }
         }
         None
     }
 
-    fn spawn(&mut self, ticket: Ticket, of: Started, delivery: impl Future<Output = Attempt> + Send + 'static) {
-        let task = self.tasks.spawn(async move {
-            let result = delivery.await;
-            (ticket, result, of.at.elapsed())
+    fn begin(&mut self, delivery: &Delivery) -> Started {
+        self.started += 1;
+        let Delivery { ticket, attempt, trace, .. } = *delivery;
+        Started { number: self.started, ticket, attempt, trace, at: Instant::now() }
+    }
+
+    fn spawn(&mut self, of: Started, delivery: impl Future<Output = Attempt> + Send + 'static) {
+        let tell = self.tell.clone();
+        let task = tokio::spawn(async move {
+            let result = AssertUnwindSafe(delivery).catch_unwind().await;
+            of.tell(&tell, result.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
         });
-        self.running.insert(ticket, Running { task, of });
+        self.running.insert(of.ticket, Running { number: of.number, task: Some(task.abort_handle()) });
     }
 
     /// None for an attempt that was aborted, even if it had just ended.
-    fn accept(&mut self, joined: Result<(Id, (Ticket, Attempt, Duration)), JoinError>) -> Option<Ended> {
-        let (ticket, result, duration) = match joined {
-            Ok((id, (ticket, result, duration))) => {
-                let running = self.running.get(&ticket)?;
-                if running.task.id() != id {
-                    return None;
-                }
-                (ticket, result, duration)
-            }
-            Err(error) => {
-                let (ticket, running) = self.running.iter().find(|(_, running)| running.task.id() == error.id())?;
-                let failure = panicked(error.try_into_panic().ok()?.as_ref());
-                (*ticket, Err(failure), running.of.at.elapsed())
-            }
-        };
-        let running = self.running.remove(&ticket)?;
-        Some(running.of.ended(ticket, result, duration))
+    fn accept(&mut self, told: Told) -> Option<Ended> {
+        let Told { of, result, duration } = told;
+        self.running.get(&of.ticket).filter(|running| running.number == of.number)?;
+        self.running.remove(&of.ticket);
+        Some(of.ended(result, duration))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -194,7 +211,7 @@ fn panicked(panic: &(dyn Any + Send)) -> DeliveryFailure {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::future::pending;
 
     use bytes::Bytes;
@@ -212,7 +229,7 @@ mod tests {
         DeliveryPool::new(Channel::Log(Log::new("group")))
     }
 
-    fn delivery(ticket: u64) -> Delivery {
+    pub(in crate::channels) fn delivery(ticket: u64) -> Delivery {
         Delivery {
             ticket: Ticket(ticket),
             attempt: 1,
@@ -229,8 +246,10 @@ mod tests {
         }
     }
 
-    fn attempt(attempt: u32) -> Started {
-        Started { attempt, trace: None, at: Instant::now() }
+    /// Starts an attempt of this ticket that does this.
+    fn spawn(pool: &mut DeliveryPool, ticket: u64, attempt: u32, work: impl Future<Output = Attempt> + Send + 'static) {
+        let of = pool.begin(&Delivery { attempt, ..delivery(ticket) });
+        pool.spawn(of, work);
     }
 
     async fn is_silent(pool: &mut DeliveryPool) -> bool {
@@ -250,7 +269,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_channel_is_a_permanent_failure() {
         let mut pool = pool();
-        pool.spawn(Ticket(1), attempt(3), async { panic!("bad\nindex {}", 7) });
+        spawn(&mut pool, 1, 3, async { panic!("bad\nindex {}", 7) });
         let ended = timeout(DEADLINE, pool.next()).await.unwrap();
         assert_eq!((ended.ticket, ended.attempt), (Ticket(1), 3));
         let failure = ended.result.unwrap_err();
@@ -262,8 +281,8 @@ mod tests {
     #[tokio::test]
     async fn an_aborted_delivery_is_never_heard_of_again() {
         let mut pool = pool();
-        pool.spawn(Ticket(1), attempt(1), pending());
-        pool.spawn(Ticket(2), attempt(1), async { Ok(()) });
+        spawn(&mut pool, 1, 1, pending());
+        spawn(&mut pool, 2, 1, async { Ok(()) });
         pool.start(delivery(3));
         tokio::task::yield_now().await;
         for ticket in 1..=3 {
@@ -277,10 +296,10 @@ mod tests {
     #[tokio::test]
     async fn a_ticket_started_again_after_an_abort_ends_once() {
         let mut pool = pool();
-        pool.spawn(Ticket(1), attempt(1), async { Ok(()) });
+        spawn(&mut pool, 1, 1, async { Ok(()) });
         tokio::task::yield_now().await;
         pool.abort(Ticket(1));
-        pool.spawn(Ticket(1), attempt(2), async { Ok(()) });
+        spawn(&mut pool, 1, 2, async { Ok(()) });
         let ended = timeout(DEADLINE, pool.next()).await.unwrap();
         assert_eq!(ended.attempt, 2);
         assert!(is_silent(&mut pool).await);
@@ -290,7 +309,7 @@ mod tests {
     async fn a_wait_that_is_cancelled_loses_nothing() {
         let mut pool = pool();
         let (release, released) = oneshot::channel::<()>();
-        pool.spawn(Ticket(1), attempt(1), async {
+        spawn(&mut pool, 1, 1, async {
             released.await.unwrap();
             Ok(())
         });
