@@ -83,6 +83,7 @@ impl Worker {
                 None => held.push(partition),
             }
         }
+        self.resolve_if_idle();
         let deadline = self.now() + self.settings.delivery.drain_timeout;
         self.input(Input::Revoking { partitions: held, deadline });
     }
@@ -134,13 +135,16 @@ impl Worker {
     }
 
     fn show_ownership(&self) {
-        let owned: Vec<_> = self.engine.epochs().collect();
-        if owned.is_empty() && self.raising.borrow().is_empty() {
-            // What was held for these reasons is with the next owner.
+        self.resolve_if_idle();
+        self.publisher.own(self.engine.epochs().collect());
+    }
+
+    /// Of a worker that has no partitions, what was held for these reasons is with the next owner.
+    fn resolve_if_idle(&self) {
+        if self.engine.epochs().next().is_none() && self.raising.borrow().is_empty() {
             self.health.resolve(NotReady::Postgres);
             self.health.resolve(NotReady::Breaker);
         }
-        self.publisher.own(owned);
     }
 }
 
@@ -177,7 +181,7 @@ impl Raise {
                 Ok(answered) => break answered,
                 Err(error) => {
                     tracing::warn!(?error, "the epochs cannot be raised yet");
-                    self.health.hold(NotReady::Postgres, "the epochs of the partitions cannot be raised");
+                    self.hold_for(&assignments);
                 }
             }
             tokio::time::sleep(RETRY_AFTER).await;
@@ -187,6 +191,14 @@ impl Raise {
             Some(Owned { partition, session, start, raised, parked: parked.remove(&partition).unwrap_or_default() })
         });
         Answer::Raised(owned.collect())
+    }
+
+    /// Not for what was taken away meanwhile: nobody would resolve it. While `wanted` is borrowed, nothing is taken away.
+    fn hold_for(&self, assignments: &[Assignment]) {
+        let wanted = self.wanted.borrow();
+        if assignments.iter().any(|assignment| is_wanted(&wanted, assignment.partition, assignment.session)) {
+            self.health.hold(NotReady::Postgres, "the epochs of the partitions cannot be raised");
+        }
     }
 
     /// What is parked is read after the raise: earlier owners can park nothing more.
@@ -224,4 +236,37 @@ pub(super) async fn inspect(postgres: Postgres, lag: Arc<LagReader>, ticket: Tic
             false
         });
     Answer::Input(Input::HolderInspected { ticket, abandoned: is_abandoned.then_some(holder) })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::{Database, Secret};
+
+    #[tokio::test]
+    async fn an_outage_that_is_told_after_the_partition_went_makes_nobody_unready() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://herald@{}/herald", listener.local_addr().unwrap());
+        let database =
+            Database { url: Secret::new(url), statement_timeout: Duration::from_secs(1), ..Database::default() };
+        let assignment = Assignment { partition: Partition(0), session: Session(1), start: Offset(0) };
+        let raising = watch::Sender::new(HashMap::from([(assignment.partition, assignment)]));
+        let health = Arc::new(Health::new(Duration::from_secs(30)));
+        let raise = Raise {
+            postgres: Postgres::open(&database, "group", "topic").unwrap(),
+            health: Arc::clone(&health),
+            wanted: raising.subscribe(),
+            owner: "test".to_owned(),
+        };
+        let raised = tokio::spawn(raise.run(vec![assignment]));
+        // Postgres is asked, and the partition goes to another owner before it answers, which it never does.
+        let (connection, _) = listener.accept().await.unwrap();
+        raising.send_modify(HashMap::clear);
+        drop((connection, listener));
+        assert!(matches!(raised.await.unwrap(), Answer::Nothing));
+        let reasons: Vec<NotReady> = health.readiness().reasons.iter().map(|reason| reason.reason).collect();
+        assert_eq!(reasons, [NotReady::Assignment]);
+    }
 }
