@@ -42,7 +42,8 @@ impl Postgres {
     ///
     /// No two letters of a batch have the same identity. Burying may be repeated when its answer was lost: the ledger row is
     /// dead already, of the same coordinates and epoch, and keeps its `settled_at`; so the letter is not another failure.
-    /// Within one epoch a record is buried a second time only after it was parked or claimed in between.
+    /// Within one epoch a record is buried a second time only after it was parked or claimed in between: one that did not come out of
+    /// `parked_events` itself leaves what is parked there to the replay that it was scheduled for since.
     pub async fn bury(&self, letters: &[DeadLetter]) -> Result<Vec<Ticket>, LedgerFailure> {
         let rows = Rows::of(letters.iter().map(|letter| RowOf::from(&letter.settlement)));
         let columns = LetterColumns::of(letters);
@@ -50,20 +51,24 @@ impl Postgres {
         let statement = sqlx::query!(
             r#"WITH fence AS MATERIALIZED (
                SELECT e.kpartition, e.epoch FROM partition_epochs e
-                WHERE e.consumer_group = $1 AND e.topic = $2 AND e.kpartition = ANY($3::integer[])
-                ORDER BY e.kpartition FOR SHARE),
+                WHERE e.consumer_group = $1 AND e.topic = $2 AND e.kpartition = ANY($3::integer[]) ORDER BY e.kpartition FOR SHARE),
              input AS MATERIALIZED (
                SELECT i.* FROM unnest($4::text[], $5::text[], $6::bytea[], $7::integer[], $8::bigint[], $9::bigint[],
                                       $10::text[], $11::text[], $12::text[], $13::text[], $14::integer[],
-                                      $15::float8[], $16::float8[], $17::bytea[], $18::text[], $19::bytea[])
-                   AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch,
-                        reason, class, error, bug, attempts, first_failed_ago, last_failed_ago, record, failures, record_key)
+                                      $15::float8[], $16::float8[], $17::bytea[], $18::text[], $19::bytea[], $21::boolean[])
+                   AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch, reason, class, error, bug, attempts,
+                        first_failed_ago, last_failed_ago, record, failures, record_key, was_parked)
                  JOIN fence USING (kpartition, epoch)),
+             found AS MATERIALIZED (
+               SELECT l.order_id, l.event_type, l.state FROM input JOIN processed_orders l USING (order_id, event_type)
+                WHERE l.consumer_group = $1 ORDER BY l.order_id, l.event_type FOR UPDATE OF l),
              moved AS (
                INSERT INTO processed_orders AS l (consumer_group, order_id, event_type, state, fingerprint, topic,
                       kpartition, koffset, epoch, serial, buried, settled_at)
                SELECT $1, order_id, event_type, CASE reason WHEN 'uncertain' THEN 'u' ELSE 'x' END, fingerprint, $2,
-                      kpartition, koffset, epoch, $20, true, clock_timestamp() FROM input ORDER BY order_id, event_type
+                      kpartition, koffset, epoch, $20, true, clock_timestamp()
+                 FROM input LEFT JOIN found USING (order_id, event_type)
+                WHERE was_parked OR found.state IS DISTINCT FROM 'p' ORDER BY order_id, event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
                SET (state, epoch, serial, buried, settled_at) = (
                  SELECT excluded.state, excluded.epoch,
@@ -94,7 +99,7 @@ impl Postgres {
                  LEFT JOIN replayed p USING (order_id, event_type)
                 ORDER BY i.order_id, i.event_type
                ON CONFLICT (consumer_group, topic, kpartition, koffset, digest) DO UPDATE
-               SET order_id = excluded.order_id, event_type = excluded.event_type,
+               SET order_id = excluded.order_id, event_type = excluded.event_type, closed_by = NULL, close_reason = NULL, close_note = NULL,
                    reason = excluded.reason, class = excluded.class, error = excluded.error, bug = excluded.bug,
                    attempts = excluded.attempts, failures = d.failures + 1, closed_at = NULL,
                    replays = d.replays + (d.state = 'replaying')::integer,
@@ -102,8 +107,7 @@ impl Postgres {
                                       WHERE d.state = 'replaying' AND r.id = d.run_id AND d.replays + 1 >= r.replay_cap), 'open'),
                    first_failed_at = least(d.first_failed_at, excluded.first_failed_at),
                    last_failed_at = excluded.last_failed_at, failed_at = excluded.failed_at, published_at = NULL,
-                   record_key = excluded.record_key, history = history_with(d.history, excluded.history),
-                   closed_by = NULL, close_reason = NULL, close_note = NULL
+                   record_key = excluded.record_key, history = history_with(d.history, excluded.history)
                WHERE d.failed_at <> excluded.failed_at
                RETURNING d.id, d.state, d.error),
              failed_again AS (
@@ -132,13 +136,12 @@ impl Postgres {
             columns.failures.as_slice() as _,
             columns.keys.as_slice() as _,
             rows.serial,
+            &columns.was_parked,
         );
         let moved = self.answer(statement.fetch_all(&mut *lease)).await;
         let moved = lease.end(moved).await?;
-        let tickets = Tickets::of(letters.iter().map(|letter| {
-            let settlement = &letter.settlement;
-            (&settlement.identity, settlement.ticket)
-        }));
+        let settlements = letters.iter().map(|letter| &letter.settlement);
+        let tickets = Tickets::of(settlements.map(|settlement| (&settlement.identity, settlement.ticket)));
         moved.iter().map(|row| tickets.of_identity(&row.order_id, &row.event_type)).collect()
     }
 
@@ -295,6 +298,7 @@ struct LetterColumns<'a> {
     records: Vec<Vec<u8>>,
     failures: Vec<String>,
     keys: Vec<Option<&'a [u8]>>,
+    was_parked: Vec<bool>,
 }
 
 impl<'a> LetterColumns<'a> {
@@ -312,6 +316,7 @@ impl<'a> LetterColumns<'a> {
             columns.records.push(stored_record::encode(&letter.record));
             columns.failures.push(history::encode(&letter.failures));
             columns.keys.push(letter.record.key.as_deref());
+            columns.was_parked.push(letter.settlement.was_parked);
         }
         columns
     }

@@ -168,6 +168,8 @@ impl Postgres {
     /// Writes the identities as notified, whoever owns the partitions meanwhile; removes what is parked of them and resolves their
     /// dead letters.
     ///
+    /// A success may come so late that a record of other content has taken the identity and was parked: that one stays, to be told.
+    ///
     /// No two settlements of a batch have the same identity. Settling may be repeated.
     pub async fn done(&self, settlements: &[Settlement]) -> Result<(), LedgerFailure> {
         let rows = Rows::of(settlements.iter().map(RowOf::from));
@@ -195,14 +197,18 @@ impl Postgres {
                SET state = 'd', fingerprint = excluded.fingerprint, topic = excluded.topic,
                    kpartition = excluded.kpartition, koffset = excluded.koffset, epoch = excluded.epoch,
                    serial = excluded.serial, settled_at = excluded.settled_at
-               WHERE l.state <> 'd' OR l.buried
+               WHERE (l.state <> 'd' OR l.buried)
+                 AND NOT (l.state = 'p' AND l.fingerprint <> excluded.fingerprint
+                          AND (l.topic, l.kpartition, l.koffset) <> (excluded.topic, excluded.kpartition, excluded.koffset))
                RETURNING l.order_id, l.event_type, l.buried),
              unparked AS (
                DELETE FROM parked_events WHERE ctid = ANY(ARRAY(
-                      SELECT parked.ctid FROM unnest($9::text[], $10::text[]) AS u(order_id, event_type)
+                      SELECT parked.ctid
+                        FROM unnest($9::text[], $10::text[], $12::integer[], $13::bigint[]) AS u(order_id, event_type, kpartition, koffset)
                        CROSS JOIN LATERAL (
                              SELECT q.ctid FROM parked_events q
                               WHERE q.consumer_group = $1 AND q.order_id = u.order_id AND q.event_type = u.event_type
+                                AND (q.topic, q.kpartition, q.koffset) = ($2, u.kpartition, u.koffset)
                              OFFSET 0) parked))),
              resolved AS (
                UPDATE dead_letters SET replays = replays + (state = 'replaying')::integer, state = 'resolved',
@@ -234,6 +240,8 @@ impl Postgres {
             parked.order_ids.as_slice() as _,
             parked.event_types.as_slice() as _,
             rows.serial,
+            &parked.partitions,
+            &parked.offsets,
         );
         let missed = self.answer(statement.fetch_one(&mut *lease)).await;
         lease.end(missed).await

@@ -152,7 +152,7 @@ async fn a_claim_that_comes_late_leaves_an_order_that_died_since_to_its_dead_let
     database.execute("UPDATE processed_orders SET state = 'p'").await;
     assert_eq!(database.claim_one(copy.clone()).await.unwrap().state, LedgerState::Parked);
     let mut again = dead_letter("1", at(0, 5), epoch);
-    again.settlement.serial = Serial(1);
+    (again.settlement.serial, again.settlement.was_parked) = (Serial(1), true);
     database.postgres.bury(&[again]).await.unwrap();
     let found = database.claim_one(copy.clone()).await.unwrap();
     assert_eq!((found.state, found.holder.coordinates), (LedgerState::Dead, at(0, 5)));

@@ -100,7 +100,9 @@ async fn a_settlement_and_a_burial_remove_the_parked_row() {
     let done = herald::core::effect::Settlement { was_parked: true, ..settlement("1", at(0, 1), epoch) };
     database.postgres.done(&[done.clone(), settlement("9", at(0, 9), epoch)]).await.unwrap();
     assert_eq!(database.look(PARKED).await, "2 3");
-    database.postgres.bury(&[dead_letter("2", at(0, 2), epoch)]).await.unwrap();
+    let mut dead = dead_letter("2", at(0, 2), epoch);
+    dead.settlement.was_parked = true;
+    database.postgres.bury(&[dead]).await.unwrap();
     assert_eq!(database.look(PARKED).await, "3");
     database.postgres.done(&[done]).await.unwrap();
     assert_eq!(database.look(PARKED).await, "3");

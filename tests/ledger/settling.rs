@@ -1,9 +1,12 @@
 use std::time::Duration;
 
-use herald::core::input::LedgerState;
+use herald::core::effect::Settlement;
+use herald::core::input::{LedgerState, Ticket};
 use herald::core::record::Partition;
 
-use crate::ledger::fixture::{OTHER_CONTENT, at, claim, dead_letter, row, settlement, test_database};
+use crate::ledger::fixture::{
+    CONTENT, OTHER_CONTENT, at, claim, dead_letter, holder, parking, row, settlement, test_database,
+};
 
 #[tokio::test]
 async fn a_late_success_of_an_old_epoch_counts() {
@@ -123,4 +126,25 @@ async fn every_settle_is_a_hot_update() {
     assert_eq!(database.look("SELECT state FROM processed_orders GROUP BY state").await, "d");
     let partitions = [Partition(0)];
     assert!(database.postgres.read(&partitions).await.is_err(), "closed");
+}
+
+#[tokio::test]
+async fn a_success_that_comes_late_leaves_other_content_that_is_parked_since_to_be_told() {
+    let database = test_database().await;
+    let (there, here) = (database.raise(1).await, database.raise(0).await);
+    let parked = "SELECT string_agg(order_id, ', ' ORDER BY order_id) FROM parked_events";
+    for (order_id, content) in [("1", CONTENT), ("2", OTHER_CONTENT)] {
+        database.claim_one(claim(order_id, at(1, 3), there)).await;
+        let mut seizing = claim(order_id, at(0, 5), here);
+        (seizing.fingerprint, seizing.seize_from) = (content, Some(holder(at(1, 3))));
+        database.claim_one(seizing).await;
+        let mut parking = parking(order_id, at(0, 5), here);
+        parking.settlement.fingerprint = content;
+        assert_eq!(database.postgres.park(&[parking]).await.unwrap(), [Ticket(5)]);
+    }
+    let late = ["1", "2"].map(|order_id| Settlement { was_parked: true, ..settlement(order_id, at(1, 3), there) });
+    database.postgres.done(&late).await.unwrap();
+    assert_eq!(database.ledger("1").await, "d 1/3 e1");
+    assert_eq!(database.ledger("2").await, "p 0/5 e1");
+    assert_eq!(database.look(parked).await, "1, 2", "what is parked of the first is removed when it is read");
 }

@@ -1,4 +1,4 @@
-use herald::core::effect::{DeadLetter, Parking, Serial, Settlement, Start};
+use herald::core::effect::{Parking, Serial, Settlement, Start};
 use herald::core::input::{Holder, LedgerState, Ticket};
 use herald::core::record::{Coordinates, Epoch};
 
@@ -119,8 +119,8 @@ async fn a_burial_that_comes_late_does_not_bury_the_replay_that_was_scheduled_si
     let database = test_database().await;
     let epoch = database.raise(0).await;
     let bury = async |serial| {
-        let letter = dead_letter("1", at(0, 5), epoch);
-        let letter = DeadLetter { settlement: numbered(serial, letter.settlement.clone()), ..letter };
+        let mut letter = dead_letter("1", at(0, 5), epoch);
+        letter.settlement = Settlement { was_parked: true, ..numbered(serial, letter.settlement) };
         database.postgres.bury(&[letter]).await.unwrap()
     };
     assert_eq!(bury(3).await, [Ticket(5)]);
@@ -208,8 +208,8 @@ async fn what_an_owner_buried_counts_by_its_own_serials_whatever_the_owner_befor
     let epoch = database.raise(0).await;
     let numbers = "SELECT string_agg(format('%s e%s s%s', state, epoch, serial), ', ') FROM processed_orders";
     for order_id in ["1", "2", "3"] {
-        let letter = dead_letter(order_id, at(0, 5), epoch);
-        let letter = DeadLetter { settlement: numbered(1, letter.settlement.clone()), ..letter };
+        let mut letter = dead_letter(order_id, at(0, 5), epoch);
+        letter.settlement = Settlement { was_parked: true, ..numbered(1, letter.settlement) };
         assert_eq!(database.postgres.bury(&[letter]).await.unwrap(), [Ticket(5)]);
         let mut again = claim(order_id, at(0, 9), epoch);
         let dead = Holder { epoch, serial: Serial(1), ..holder(at(0, 5)) };

@@ -1,6 +1,6 @@
 //! Letters that a worker schedules belong to the owner of their partition, whatever had counted the owner of the row before.
 
-use herald::core::effect::{DeadLetter, Parking, Serial};
+use herald::core::effect::{Parking, Serial, Settlement};
 use herald::core::record::{Coordinates, Epoch};
 use herald::postgres::Scheduling;
 
@@ -17,8 +17,8 @@ async fn parks(office: &Office, order_id: &str, at: Coordinates, epoch: Epoch, s
 }
 
 async fn bury(office: &Office, order_id: &str, at: Coordinates, epoch: Epoch, serial: u64) {
-    let letter = dead_letter(order_id, at, epoch);
-    let letter = DeadLetter { settlement: numbered(serial, letter.settlement.clone()), ..letter };
+    let mut letter = dead_letter(order_id, at, epoch);
+    letter.settlement = Settlement { was_parked: true, ..numbered(serial, letter.settlement) };
     assert_eq!(office.database.postgres.bury(&[letter]).await.unwrap().len(), 1);
 }
 

@@ -147,12 +147,15 @@ impl Tables {
 
     pub(super) fn done(&mut self, settlement: &Settlement) {
         let row = self.row_of(settlement, LedgerState::Claimed);
-        if row.state != LedgerState::Done || row.buried {
+        let is_other_content = row.coordinates != settlement.coordinates && row.fingerprint != settlement.fingerprint;
+        let waits_to_be_told = row.state == LedgerState::Parked && is_other_content;
+        if !waits_to_be_told && (row.state != LedgerState::Done || row.buried) {
             row.state = LedgerState::Done;
             (row.coordinates, row.fingerprint) = (settlement.coordinates, settlement.fingerprint);
             (row.epoch, row.serial) = (settlement.epoch, settlement.serial);
         }
-        if settlement.was_parked {
+        let parked = self.parked.get(&settlement.identity);
+        if settlement.was_parked && parked.is_some_and(|waiting| waiting.coordinates == settlement.coordinates) {
             self.parked.remove(&settlement.identity);
         }
     }
@@ -198,6 +201,10 @@ impl Tables {
     pub(super) fn bury(&mut self, letter: &DeadLetter) -> bool {
         let states = [LedgerState::Claimed, LedgerState::Parked, LedgerState::Dead, LedgerState::Uncertain];
         let Some(row) = self.decidable(&letter.settlement, &states) else { return false };
+        // A replay was scheduled since the same burial, whose answer was lost.
+        if row.state == LedgerState::Parked && !letter.settlement.was_parked {
+            return false;
+        }
         let is_settled = matches!(row.state, LedgerState::Dead | LedgerState::Uncertain);
         let is_of_same_owner = row.epoch == letter.settlement.epoch;
         let is_late = is_of_same_owner && row.serial > letter.settlement.serial;
