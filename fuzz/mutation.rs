@@ -19,7 +19,7 @@ const NAMES: [&str; 12] = [
     "\\ud800",
     "$serde_json::private::RawValue",
 ];
-const VALUES: [&str; 26] = [
+const VALUES: [&str; 28] = [
     "null",
     "true",
     "0",
@@ -46,6 +46,8 @@ const VALUES: [&str; 26] = [
     "\"\\ud83e\\udd80\"",
     "\"2026-11-23T10:00:00Z\"",
     "\"1999-12-31T23:59:59.999-12:30\"",
+    "\"0000-01-01T00:00:00Z\"",
+    "\"9999-12-31T23:59:60Z\"",
 ];
 const PIECES: [&str; 7] = [" ", "\\n", "\\u0000", "\\ud800", "\\ud83e\\udd80", "é", "%"];
 /// Of texts, around the limits that there are.
@@ -127,7 +129,7 @@ fn change_parts(parts: &mut Vec<Vec<u8>>, random: &mut Rng) {
         1 => parts[random.usize(..parts.len())].clone(),
         _ => chosen(&PARTS, random).to_vec(),
     };
-    match random.u8(..6) {
+    match random.u8(..7) {
         0 if parts.len() > 1 => parts[1] = part,
         1 if parts.len() > 3 => drop(parts.drain(2..4)),
         2 if parts.len() > 3 => {
@@ -138,6 +140,10 @@ fn change_parts(parts: &mut Vec<Vec<u8>>, random: &mut Rng) {
         3 if parts.len() > 3 => {
             let at = random.usize(2..parts.len());
             parts[at] = part;
+        }
+        4 if parts.len() > 1 => {
+            let at = random.usize(1..parts.len());
+            parts[at].push(*chosen(b" \n\0\xff-7A", random));
         }
         _ => {
             parts.resize(parts.len().max(2).next_multiple_of(2), Vec::new());
@@ -187,7 +193,8 @@ fn any_value(random: &mut Rng) -> Vec<u8> {
     let length = *chosen(&LENGTHS, random);
     match random.u8(..8) {
         0 => vec![b'1'; length],
-        1 => format!("\"{}\"", random.alphanumeric().to_string().repeat(length)).into_bytes(),
+        // Limits that count bytes end in the midst of a character.
+        1 => format!("\"{}{}\"", random.alphanumeric(), chosen(&["x", "é", "€"], random).repeat(length)).into_bytes(),
         _ => chosen(&VALUES, random).as_bytes().to_vec(),
     }
 }
