@@ -294,6 +294,8 @@ impl Track<'_> {
         while !kafka.try_create_topic(DLQ_TOPIC, PARTITIONS).await {
             sleep(TRY_AGAIN).await;
         }
+        // While brokers come and go, one may say that the topic is gone though it is there, and still sealed.
+        self.open(kafka).await;
         self.chronicle.end(mark);
         held
     }
