@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 pub const EVENT_TYPES: [&str; 2] = ["ORDER_CREATED", "ORDER_PAID"];
 /// Of nested arrays and objects, as serde_json reads them.
 const DEEPEST: usize = 127;
+const RESERVED: &str = "$serde_json::private::";
 
 /// What a record is that is no event.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub enum NoEvent {
     },
     /// What is wrong first is told by the order in which it is read.
     Damaged,
-    /// It repeats a name that the worker's reader reserves.
+    /// It quotes a name that the worker's reader reserves.
     Odd,
 }
 
@@ -98,7 +99,10 @@ pub fn read(value: Option<&[u8]>) -> Result<ReadEvent<'_>, NoEvent> {
     let order = envelope.last("order").filter(|order| *order != "null").ok_or(INVALID)?;
     let (depth, texts) = scan(order);
     let texts: Vec<String> = texts.into_iter().map(text_of).collect::<Option<_>>().ok_or(UNDECODABLE)?;
-    if texts.iter().any(|text| text.contains("$serde_json::private::")) {
+    if texts.iter().any(|text| text.starts_with(RESERVED)) {
+        return Err(UNDECODABLE);
+    }
+    if texts.iter().any(|text| text.contains(RESERVED)) {
         return Err(NoEvent::Odd);
     }
     if depth > DEEPEST {
