@@ -42,7 +42,7 @@ pub enum Cause {
     KafkaAway,
     /// The time to drain was over.
     CutOff,
-    /// The second worker had lost the partition to the first, and could not know it yet: it stood still, or heard nothing from Kafka.
+    /// One worker had lost the partition to the other, and could not know it yet: it stood still, or heard nothing from Kafka.
     Unaware,
 }
 
@@ -135,17 +135,32 @@ impl Repeat<'_> {
         (was_parked && taken > self.first.request.received).then_some(taken)
     }
 
-    /// Kafka gives partitions away a session after the last it heard; whoever heard nothing himself learns that a little later.
+    /// One of them had lost the partition to the other, and could not know it yet.
     fn is_unaware(&self) -> bool {
         let (Some(first), Some(second)) = (life_of(self.first.request), life_of(self.second)) else { return false };
-        let asked = self.second.received;
-        let is_recent = |entry: &Entry, within| entry.overlaps(asked.checked_sub(within).unwrap_or(asked), asked);
         first.number != second.number
-            && self.first.evidence.entries.iter().any(|entry| match &entry.fault {
-                Fault::Frozen { life: of, .. } => *of == second && is_recent(entry, ARRIVES_WITHIN),
-                Fault::KafkaPath { .. } => takes_partitions(&entry.fault, second) && is_recent(entry, LEARNS_WITHIN),
-                _ => false,
-            })
+            && (self.hears_nothing(second, self.second.received)
+                || (self.is_held_by(second) && self.hears_nothing(first, self.first.request.received)))
+    }
+
+    /// Kafka gives partitions away a session after the last it heard; whoever heard nothing himself learns that a little later.
+    fn hears_nothing(&self, life: Life, asked: Instant) -> bool {
+        let is_recent = |entry: &Entry, within| entry.overlaps(asked.checked_sub(within).unwrap_or(asked), asked);
+        self.first.evidence.entries.iter().any(|entry| match &entry.fault {
+            Fault::Frozen { life: of, .. } => *of == life && is_recent(entry, ARRIVES_WITHIN),
+            Fault::KafkaPath { .. } => takes_partitions(&entry.fault, life) && is_recent(entry, LEARNS_WITHIN),
+            _ => false,
+        })
+    }
+
+    /// The second worker asked as the owner that it had become before the settlement: it may have claimed it, or read it, before.
+    fn is_held_by(&self, second: Life) -> bool {
+        let Some((row, settled)) = self.row.and_then(|row| Some((row, row.settled?))) else { return false };
+        let takings = self.first.evidence.takings.iter().filter(|taking| {
+            let is_of_partition = taking.partition == row.coordinates.partition;
+            is_of_partition && taking.by == second.name() && taking.at < self.second.received
+        });
+        takings.map(|taking| taking.at).max().is_some_and(|taken| taken < settled)
     }
 
     fn described(&self) -> String {

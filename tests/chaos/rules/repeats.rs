@@ -72,3 +72,24 @@ fn what_was_parked_and_settled_late_is_explained_if_the_partition_was_taken_befo
     assert_eq!(explained_of_parked(20_970, true), None);
     assert_eq!(explained_of_parked(50, true), None);
 }
+
+/// The first worker stood still for long, asked when it went on, and settled; the second had taken the partition at these times.
+fn explained_of_unaware(taken: &[u64]) -> Option<Cause> {
+    let mut story = Story::new();
+    let created = story.event("CREATED", [0, 0]);
+    story.asks(worker(1), created, [20_100, 20_120], OK);
+    story.asks(worker(2), created, [21_000, 21_010], OK);
+    story.happens(Fault::Frozen { life: worker(1), length: Length::Long }, [0, 20_000]);
+    for at in taken {
+        story.takes(worker(2), 0, *at);
+    }
+    story.settled(created, 90, 20_130);
+    story.verdict().numbers.delivered_again.into_keys().next()
+}
+
+#[test]
+fn what_one_that_stood_still_delivered_of_another_is_delivered_by_that_one_too() {
+    assert_eq!(explained_of_unaware(&[10_000]), Some(Cause::Unaware));
+    assert_eq!(explained_of_unaware(&[]), None);
+    assert_eq!(explained_of_unaware(&[10_000, 20_500]), None);
+}
