@@ -239,6 +239,10 @@ impl World {
         // One that it has again by now was lost before that.
         let partitions: Vec<_> =
             partitions.into_iter().filter(|lost| !self.workers[index].sessions.contains_key(lost)).collect();
+        // What it began since counts as cut off then.
+        for partition in &partitions {
+            self.note_end_of_session(index, *partition);
+        }
         if !partitions.is_empty() {
             self.input(index, Input::Lost { partitions });
         }
