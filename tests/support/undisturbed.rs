@@ -6,7 +6,7 @@ use std::time::Duration;
 use herald::channels::notification;
 use herald::core::breaker::BreakerConfig;
 use herald::core::decode::Decoder;
-use herald::core::effect::{Claim, DeadLetter, Delivery, Effect, Effects, Outcome, Parking, Report};
+use herald::core::effect::{Claim, DeadLetter, Delivery, Effect, Effects, Outcome, Parking, Report, Settlement};
 use herald::core::engine::{Engine, EngineConfig};
 use herald::core::event::Identity;
 use herald::core::failure::{DeliveryFailure, FailureClass};
@@ -199,8 +199,13 @@ impl World {
     }
 
     fn bury(&mut self, letter: &DeadLetter) {
-        self.settle(&letter.settlement.identity, LedgerState::Dead);
-        let offset = letter.settlement.coordinates.offset;
+        let Settlement { identity, fingerprint, coordinates, epoch, serial, .. } = letter.settlement.clone();
+        // A conflict has an identity of its own, which nobody claims.
+        let holder = Holder { topic: TOPIC.into(), coordinates, epoch, serial };
+        let state = LedgerState::Dead;
+        let unclaimed = LedgerRow { state, holder, fingerprint, inserted: true, starts: 0 };
+        self.ledger.entry(identity).or_insert(unclaimed).state = state;
+        let offset = coordinates.offset;
         self.parked.remove(&offset);
         let original = self.records.iter().find(|record| record.coordinates.offset == offset);
         assert_eq!(Some(&letter.record), original, "a dead letter is not its record");
