@@ -64,8 +64,12 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(records: Vec<Record>) -> Self {
-        let mut bench =
-            Self { engine: Engine::new(config(10, 1)), now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
+        Self::with(config(10, 1), records)
+    }
+
+    pub(super) fn with(config: EngineConfig, records: Vec<Record>) -> Self {
+        let engine = Engine::new(config);
+        let mut bench = Self { engine, now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
         bench.input(Input::Assigned {
             partition: P0,
             session: SESSION,

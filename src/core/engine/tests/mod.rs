@@ -49,16 +49,7 @@ fn two_events_of_one_order() -> Bench {
     let shipped = record(P0, 1, text.replace("ORDER_CREATED", "ORDER_SHIPPED"));
     let mut engine_config = config(10, 1);
     engine_config.decoder = Decoder::new(["ORDER_CREATED", "ORDER_SHIPPED"], OrderingKey::OrderId);
-    let engine = Engine::new(engine_config);
-    let mut bench = Bench { engine, now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
-    bench.input(Input::Assigned {
-        partition: P0,
-        session: SESSION,
-        raised: raised(1),
-        start: Offset(0),
-        parked: Vec::new(),
-    });
-    bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 0, 1), shipped] });
+    let mut bench = Bench::with(engine_config, vec![order(P0, 0, 1), shipped]);
     bench.grant_claims();
     bench
 }
