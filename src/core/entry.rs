@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::attempts::{Attempts, FailedAttempt};
-use super::effect::RecordName;
+use super::effect::{RecordName, Serial};
 use super::event::{Fingerprint, Identity, OrderEvent};
 use super::failure::{FailureClass, Reason};
 use super::input::{Holder, Now, Ticket};
@@ -101,8 +101,11 @@ pub(super) enum Stage {
     Settling,
     /// Its retry is far away, or it waits behind such a one; in the queue of those to park, or under way.
     Parking,
-    /// Given up on; in the queue of dead letters, or under way.
-    Burying,
+    /// Given up on; in the queue of dead letters, or under way, with the serial of when that was decided however often it is sent: a
+    /// replay that is scheduled meanwhile is later.
+    Burying {
+        serial: Serial,
+    },
 }
 
 impl Stage {
@@ -114,7 +117,7 @@ impl Stage {
             | Self::Failing { .. }
             | Self::Settling
             | Self::Parking
-            | Self::Burying => true,
+            | Self::Burying { .. } => true,
             Self::Gated
             | Self::Claiming
             | Self::Busy { .. }

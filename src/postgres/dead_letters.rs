@@ -41,9 +41,8 @@ impl Postgres {
     /// missing was fenced, or its identity was settled otherwise, or a later statement of this epoch was faster.
     ///
     /// No two letters of a batch have the same identity. Burying may be repeated when its answer was lost: the ledger row is
-    /// dead already, of the same coordinates and epoch, and keeps its `settled_at`; so the letter is not another failure.
-    /// Within one epoch a record is buried a second time only after it was parked or claimed in between: one that did not come out of
-    /// `parked_events` itself leaves what is parked there to the replay that it was scheduled for since.
+    /// dead already, of the same coordinates and epoch, and keeps its `settled_at`; so the letter is not another failure. It has
+    /// the serial that it had before, and so leaves an order to the replay that was scheduled since.
     pub async fn bury(&self, letters: &[DeadLetter]) -> Result<Vec<Ticket>, LedgerFailure> {
         let rows = Rows::of(letters.iter().map(|letter| RowOf::from(&letter.settlement)));
         let columns = LetterColumns::of(letters);
@@ -55,20 +54,16 @@ impl Postgres {
              input AS MATERIALIZED (
                SELECT i.* FROM unnest($4::text[], $5::text[], $6::bytea[], $7::integer[], $8::bigint[], $9::bigint[],
                                       $10::text[], $11::text[], $12::text[], $13::text[], $14::integer[],
-                                      $15::float8[], $16::float8[], $17::bytea[], $18::text[], $19::bytea[], $21::boolean[])
+                                      $15::float8[], $16::float8[], $17::bytea[], $18::text[], $19::bytea[], $20::bigint[])
                    AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch, reason, class, error, bug, attempts,
-                        first_failed_ago, last_failed_ago, record, failures, record_key, was_parked)
+                        first_failed_ago, last_failed_ago, record, failures, record_key, serial)
                  JOIN fence USING (kpartition, epoch)),
-             found AS MATERIALIZED (
-               SELECT l.order_id, l.event_type, l.state FROM input JOIN processed_orders l USING (order_id, event_type)
-                WHERE l.consumer_group = $1 ORDER BY l.order_id, l.event_type FOR UPDATE OF l),
              moved AS (
                INSERT INTO processed_orders AS l (consumer_group, order_id, event_type, state, fingerprint, topic,
                       kpartition, koffset, epoch, serial, buried, settled_at)
                SELECT $1, order_id, event_type, CASE reason WHEN 'uncertain' THEN 'u' ELSE 'x' END, fingerprint, $2,
-                      kpartition, koffset, epoch, $20, true, clock_timestamp()
-                 FROM input LEFT JOIN found USING (order_id, event_type)
-                WHERE was_parked OR found.state IS DISTINCT FROM 'p' ORDER BY order_id, event_type
+                      kpartition, koffset, epoch, serial, true, clock_timestamp()
+                 FROM input ORDER BY order_id, event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
                SET (state, epoch, serial, buried, settled_at) = (
                  SELECT excluded.state, excluded.epoch,
@@ -135,8 +130,7 @@ impl Postgres {
             &columns.records,
             columns.failures.as_slice() as _,
             columns.keys.as_slice() as _,
-            rows.serial,
-            &columns.was_parked,
+            &columns.serials,
         );
         let moved = self.answer(statement.fetch_all(&mut *lease)).await;
         let moved = lease.end(moved).await?;
@@ -298,7 +292,7 @@ struct LetterColumns<'a> {
     records: Vec<Vec<u8>>,
     failures: Vec<String>,
     keys: Vec<Option<&'a [u8]>>,
-    was_parked: Vec<bool>,
+    serials: Vec<i64>,
 }
 
 impl<'a> LetterColumns<'a> {
@@ -316,7 +310,7 @@ impl<'a> LetterColumns<'a> {
             columns.records.push(stored_record::encode(&letter.record));
             columns.failures.push(history::encode(&letter.failures));
             columns.keys.push(letter.record.key.as_deref());
-            columns.was_parked.push(letter.settlement.was_parked);
+            columns.serials.push(letter.settlement.serial.0.cast_signed());
         }
         columns
     }

@@ -83,7 +83,7 @@ impl Postgres {
 
     /// Parks the letters, due one after another at the replay's rate, as far as the replay runs and they are as they were
     /// planned: dead in the ledger, open in the table, with no later failure. One whose order was notified meanwhile is resolved;
-    /// any other is left out. May be repeated, and by several workers at once: one of them is told what ended with it. A row of
+    /// any other is left out. Burials that were decided before, and claims of what was dead then, find another serial. May be repeated, and by several workers at once: one of them is told what ended with it. A row of
     /// the identity that is parked already is of an order that was settled since, and nobody's.
     pub async fn schedule(&self, replay: i64, letters: &[Scheduling]) -> Result<EndedUnscheduled, LedgerFailure> {
         let columns = Columns::of(letters);
@@ -120,7 +120,7 @@ impl Postgres {
                  FROM fit ORDER BY order_id, event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
                SET state = 'p', fingerprint = excluded.fingerprint, topic = excluded.topic, kpartition = excluded.kpartition,
-                   koffset = excluded.koffset, starts = 0, buried = true,
+                   koffset = excluded.koffset, serial = l.serial + 1, starts = 0, buried = true,
                    epoch = CASE WHEN (l.topic, l.kpartition) = (excluded.topic, excluded.kpartition) THEN l.epoch ELSE 0 END
                WHERE l.state IN ('x', 'u') AND l.settled_at = excluded.settled_at
                   OR l.state = 'x' AND excluded.settled_at IS NULL

@@ -63,21 +63,6 @@ async fn a_burial_whose_answer_was_lost_is_the_same_failure_when_repeated() {
 }
 
 #[tokio::test]
-async fn a_burial_that_is_repeated_leaves_an_order_that_is_replayed_since_to_its_replay() {
-    let database = test_database().await;
-    let epoch = database.raise(0).await;
-    database.claim_one(claim("1", at(0, 5), epoch)).await;
-    let mut dead = dead_letter("1", at(0, 5), epoch);
-    assert_eq!(database.postgres.bury(&[dead.clone()]).await.unwrap(), [Ticket(5)]);
-    database.execute("UPDATE processed_orders SET state = 'p'").await;
-    assert_eq!(database.postgres.bury(&[dead.clone()]).await.unwrap(), []);
-    assert_eq!(database.ledger("1").await, "p 0/5 e1");
-    dead.settlement.was_parked = true;
-    assert_eq!(database.postgres.bury(&[dead]).await.unwrap(), [Ticket(5)]);
-    assert_eq!(database.ledger("1").await, "x 0/5 e1");
-}
-
-#[tokio::test]
 async fn burials_repeated_at_the_same_time_are_one_failure() {
     let database = test_database().await;
     let epoch = database.raise(0).await;

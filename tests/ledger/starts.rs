@@ -115,23 +115,6 @@ async fn a_statement_that_comes_late_undoes_no_later_one_of_its_owner() {
 }
 
 #[tokio::test]
-async fn a_burial_that_comes_late_does_not_bury_the_replay_that_was_scheduled_since() {
-    let database = test_database().await;
-    let epoch = database.raise(0).await;
-    let bury = async |serial| {
-        let mut letter = dead_letter("1", at(0, 5), epoch);
-        letter.settlement = Settlement { was_parked: true, ..numbered(serial, letter.settlement) };
-        database.postgres.bury(&[letter]).await.unwrap()
-    };
-    assert_eq!(bury(3).await, [Ticket(5)]);
-    // As a replay does.
-    database.execute("UPDATE processed_orders SET state = 'p'").await;
-    assert_eq!(bury(2).await, []);
-    assert_eq!(database.ledger("1").await, format!("p 0/5 e{}", epoch.0));
-    assert_eq!(bury(4).await, [Ticket(5)]);
-}
-
-#[tokio::test]
 async fn a_claim_that_was_yielded_and_taken_back_is_not_yielded_by_a_statement_that_comes_late() {
     let database = test_database().await;
     let epoch = database.raise(0).await;

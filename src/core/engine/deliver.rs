@@ -68,7 +68,7 @@ impl Engine {
                     | Stage::Waiting { .. }
                     | Stage::Settling
                     | Stage::Parking
-                    | Stage::Burying,
+                    | Stage::Burying { .. },
                 )
                 | None => {}
             }

@@ -91,7 +91,7 @@ impl Engine {
             let is_under_way = match entry.stage {
                 Stage::Delivering | Stage::Settling => true,
                 Stage::Parking => self.parkings.is_under_way(ticket),
-                Stage::Burying => self.burials.is_under_way(ticket),
+                Stage::Burying { .. } => self.burials.is_under_way(ticket),
                 Stage::Gated
                 | Stage::Claiming
                 | Stage::Busy { .. }

@@ -380,7 +380,7 @@ impl Engine {
         let before = std::mem::replace(&mut entry.stage, stage);
         let is_busy = |stage| matches!(stage, Stage::Busy { .. });
         let is_settling =
-            |stage| matches!(stage, Stage::Failing { .. } | Stage::Settling | Stage::Parking | Stage::Burying);
+            |stage| matches!(stage, Stage::Failing { .. } | Stage::Settling | Stage::Parking | Stage::Burying { .. });
         let is_delivering = |stage| matches!(stage, Stage::Starting | Stage::Delivering);
         let adjust = |count: &mut usize, was: bool, is: bool| {
             *count = *count + usize::from(is) - usize::from(was);

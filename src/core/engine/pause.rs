@@ -81,7 +81,7 @@ impl Engine {
             | Stage::Failing { .. }
             | Stage::Settling
             | Stage::Parking
-            | Stage::Burying => false,
+            | Stage::Burying { .. } => false,
         };
         self.entries.values().any(|entry| is_promising(entry))
     }

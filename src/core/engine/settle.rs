@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Engine;
 use crate::core::claim::{Verdict, judge};
 use crate::core::decode::synthetic_identity;
-use crate::core::effect::{ClaimResult, Effect, Effects, Outcome, Report};
+use crate::core::effect::{ClaimResult, Effect, Effects, Outcome, Report, Serial};
 use crate::core::entry::{Burial, Busy, Entry, Origin, Seizure, Stage};
 use crate::core::failure::Reason;
 use crate::core::input::{Holder, LedgerRow, Now, Ticket};
@@ -222,7 +222,8 @@ impl Engine {
     }
 
     pub(super) fn queue_burial(&mut self, ticket: Ticket) {
-        self.set_stage(ticket, Stage::Burying);
+        let serial = Serial(self.serial.0 + 1);
+        self.set_stage(ticket, Stage::Burying { serial });
         self.burials.push(ticket);
     }
 

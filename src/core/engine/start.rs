@@ -137,7 +137,7 @@ impl Engine {
                 | Stage::Waiting { .. }
                 | Stage::Settling
                 | Stage::Parking
-                | Stage::Burying => {}
+                | Stage::Burying { .. } => {}
             }
         }
     }

@@ -52,7 +52,10 @@ impl Engine {
             Some((&entry.identity, 0))
         });
         let parkings = self.parkings.next(now, describe(Stage::Parking, |entry| entry.bytes));
-        let burials = self.burials.next(now, describe(Stage::Burying, |entry| entry.bytes));
+        let burials = self.burials.next(now, |ticket| {
+            let entry = entries.get(&ticket).filter(|entry| matches!(entry.stage, Stage::Burying { .. }))?;
+            Some((&entry.identity, entry.bytes))
+        });
         self.serial.0 += 1;
         let row =
             |ticket: &Ticket| entries.get(ticket).map(|entry| RowOf { ticket: *ticket, entry, serial: self.serial });
@@ -182,10 +185,10 @@ impl RowOf<'_> {
 
     fn dead_letter(self, now: Now) -> Option<DeadLetter> {
         let entry = self.entry;
-        let burial = entry.burial.as_ref()?;
+        let (burial, Stage::Burying { serial }) = (entry.burial.as_ref()?, entry.stage) else { return None };
         let ago = |at: Option<Now>| at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
         Some(DeadLetter {
-            settlement: self.settlement(),
+            settlement: Self { serial, ..self }.settlement(),
             reason: burial.reason,
             class: burial.class,
             error: burial.error.clone(),
@@ -214,6 +217,6 @@ fn starts_to_write(entry: &Entry) -> Option<u16> {
         | Stage::Waiting { .. }
         | Stage::Settling
         | Stage::Parking
-        | Stage::Burying => None,
+        | Stage::Burying { .. } => None,
     }
 }

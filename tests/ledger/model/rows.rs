@@ -8,8 +8,8 @@ use super::*;
 
 /// Order, state, coordinates, epoch, serial, starts, buried, fingerprint.
 type LedgerColumns = (String, String, i32, i64, i64, i64, i16, bool, Vec<u8>);
-/// Order, coordinates, key, attempts, and in hours: due, failed first, failed last.
-type ParkedColumns = (String, i32, i64, i64, i32, i64, i64, Option<i64>);
+/// Order, coordinates, key, attempts, in hours: due, failed first, failed last; read by a worker.
+type ParkedColumns = (String, i32, i64, i64, i32, i64, i64, Option<i64>, bool);
 /// Partition, epoch, owner, start, clean end, unclean ends.
 type EpochColumns = (i32, i64, String, Option<i64>, bool, i32);
 
@@ -45,11 +45,12 @@ impl World {
                           round(extract(epoch FROM due_at - clock_timestamp()) / 3600)::bigint AS due_in,
                           round(extract(epoch FROM clock_timestamp() - first_failed_at) / 3600)::bigint AS first_ago,
                           round((extract(epoch FROM clock_timestamp()) - (history -> -1 ->> 'at_ms')::numeric / 1000) / 3600)::bigint
-                              AS last_ago
+                              AS last_ago,
+                          loaded_at IS NOT NULL
                      FROM parked_events ORDER BY order_id";
         let rows = sqlx::query(all).fetch_all(&self.database.tables).await.unwrap();
         let columns = |row: &PgRow| {
-            (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5), row.get(6), row.get(7))
+            (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5), row.get(6), row.get(7), row.get(8))
         };
         rows.iter().map(columns).collect()
     }
@@ -61,7 +62,8 @@ impl World {
             let (key, attempts) = (waiting.key.0.cast_signed(), waiting.attempts.cast_signed());
             let (order_id, last_failed) = (identity.order_id.to_string(), waiting.last_failed().map(ago));
             let (due_in, first_failed) = (hours(waiting.due.saturating_sub(NOW)), ago(waiting.first_failed));
-            (order_id, at.partition.0, at.offset.0, key, attempts, due_in, first_failed, last_failed)
+            let is_loaded = waiting.is_loaded;
+            (order_id, at.partition.0, at.offset.0, key, attempts, due_in, first_failed, last_failed, is_loaded)
         };
         self.tables.parked.iter().map(row).collect()
     }

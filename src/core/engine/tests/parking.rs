@@ -16,6 +16,8 @@ pub(super) struct Bench {
     pub(super) reports: Vec<Report>,
     pub(super) stored: i64,
     pub(super) is_ledger_away: bool,
+    /// Burials are carried out, and nobody hears of it.
+    pub(super) are_burials_unheard: bool,
 }
 
 impl Bench {
@@ -34,6 +36,7 @@ impl Bench {
             reports: Vec::new(),
             stored: 0,
             is_ledger_away: false,
+            are_burials_unheard: false,
         };
         bench.begin_session();
         bench
@@ -103,6 +106,9 @@ impl Bench {
             }
             Effect::Dead(batch) => {
                 let buried: Vec<_> = batch.iter().filter(|letter| tables.bury(letter)).collect();
+                if self.are_burials_unheard {
+                    return away(Operation::Dead);
+                }
                 return Some(Input::Buried { buried: buried.iter().map(|letter| letter.settlement.ticket).collect() });
             }
             Effect::LoadParked(keys) => {

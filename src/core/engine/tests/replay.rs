@@ -133,3 +133,38 @@ fn what_an_owner_buries_that_has_counted_less_than_the_one_before_it_is_its_own(
     assert_eq!(bench.tables.parked.len(), 1);
     assert!(bench.tables.parked.values().all(|waiting| waiting.attempts == 1), "its attempt is counted");
 }
+
+/// Its burial was carried out, and the letter scheduled again before anybody heard of that.
+#[test]
+fn a_burial_that_is_repeated_leaves_what_was_scheduled_since_to_its_replay_wherever_the_record_came_from() {
+    let retried = |bench: &mut Bench| {
+        bench.poll(vec![order(P0, 0, 1)]);
+        bench.answer(fails(TRANSIENT));
+    };
+    let replayed = |bench: &mut Bench| {
+        bench.poll(vec![order(P0, 0, 1)]);
+        bench.answer(fails(FailureClass::Permanent));
+        replay(bench, &order(P0, 0, 1));
+    };
+    let polled = |bench: &mut Bench| bench.poll(vec![order(P0, 0, 1)]);
+    for (origin, begin) in [("polled", &polled as &dyn Fn(&mut Bench)), ("retried", &retried), ("replayed", &replayed)]
+    {
+        let mut bench = Bench::new(|_| {});
+        begin(&mut bench);
+        bench.are_burials_unheard = true;
+        bench.answer_next(fails(FailureClass::Permanent));
+        assert!(bench.tables.is_dead(&identity("1")), "{origin}");
+        bench.tables.schedule_replay(&order(P0, 0, 1));
+        bench.are_burials_unheard = false;
+        bench.wait(Duration::from_mins(2));
+        assert_eq!(bench.tables.ledger[&identity("1")].state, LedgerState::Parked, "{origin}");
+        let rows = due(&mut bench);
+        bench.input(Input::ReplaysLoaded { replays: rows });
+        assert_eq!(bench.answer(Ok(())).0, 0, "{origin}");
+        assert_eq!(bench.tables.ledger[&identity("1")].state, LedgerState::Done, "{origin}");
+    }
+}
+
+fn identity(order_id: &str) -> Identity {
+    Identity { order_id: order_id.into(), event_type: "ORDER_CREATED".into() }
+}

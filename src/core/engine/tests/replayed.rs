@@ -21,6 +21,7 @@ impl Tables {
         let identity = identity_of(record);
         let row = self.ledger.get_mut(&identity).expect("a letter has a row");
         (row.state, row.starts) = (LedgerState::Parked, 0);
+        row.serial.0 += 1;
         let waiting = Waiting {
             coordinates: record.coordinates,
             key: LaneKey::of(identity.order_id.as_bytes()),
@@ -30,8 +31,22 @@ impl Tables {
             first_failed: Now::ZERO,
             failures: Vec::new(),
             is_replay: true,
+            is_loaded: false,
         };
         self.parked.insert(identity, waiting);
+    }
+
+    /// What an operator cancels: dead again, as far as no worker has read it.
+    pub(super) fn cancel_replays(&mut self) {
+        let is_untouched = |waiting: &Waiting| waiting.is_replay && !waiting.is_loaded;
+        let of_replays: Vec<_> = self.parked.iter().filter(|(_, waiting)| is_untouched(waiting)).collect();
+        let cancelled: Vec<Identity> = of_replays.into_iter().map(|(identity, _)| identity.clone()).collect();
+        for identity in cancelled {
+            self.parked.remove(&identity);
+            if let Some(row) = self.ledger.get_mut(&identity).filter(|row| row.state == LedgerState::Parked) {
+                row.state = LedgerState::Dead;
+            }
+        }
     }
 
     /// The replayed records of these partitions that are due, but for those that are held in memory and those of keys that wait for
@@ -63,7 +78,8 @@ impl Tables {
             };
             // It may have failed before it became a letter, too.
             row.last_failed_ago = Some(row.first_failed_ago);
-            let waiting = &self.parked[&identity];
+            let waiting = self.parked.get_mut(&identity).expect("it is parked");
+            waiting.is_loaded = true;
             found.extend(epoch(waiting).map(|epoch| ReplayRow { epoch, key: waiting.key, row }));
         }
         found

@@ -412,7 +412,7 @@ fn a_worker_that_is_full_of_hopeless_records_goes_on_as_soon_as_the_channel_work
 
 #[test]
 fn replays_keep_all_promises_whatever_happens_in_between() {
-    tell(Story::Replays, 100, &["notified", "replays loaded", "notified by replay", "parked"]);
+    tell(Story::Replays, 100, &["notified", "replays loaded", "replays cancelled", "notified by replay", "parked"]);
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub(super) struct Waiting {
     /// The number of each attempt that failed, and when.
     pub(super) failures: Vec<(u32, Now)>,
     pub(super) is_replay: bool,
+    /// Of a replay: a worker has read it since.
+    pub(super) is_loaded: bool,
 }
 
 pub(super) struct Ownership {
@@ -201,10 +203,6 @@ impl Tables {
     pub(super) fn bury(&mut self, letter: &DeadLetter) -> bool {
         let states = [LedgerState::Claimed, LedgerState::Parked, LedgerState::Dead, LedgerState::Uncertain];
         let Some(row) = self.decidable(&letter.settlement, &states) else { return false };
-        // A replay was scheduled since the same burial, whose answer was lost.
-        if row.state == LedgerState::Parked && !letter.settlement.was_parked {
-            return false;
-        }
         let is_settled = matches!(row.state, LedgerState::Dead | LedgerState::Uncertain);
         let is_of_same_owner = row.epoch == letter.settlement.epoch;
         let is_late = is_of_same_owner && row.serial > letter.settlement.serial;
@@ -244,6 +242,7 @@ impl Tables {
             first_failed: now.saturating_sub(parking.first_failed_ago),
             failures,
             is_replay,
+            is_loaded: false,
         };
         self.parked.insert(identity.clone(), waiting);
         true

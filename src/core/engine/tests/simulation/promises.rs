@@ -118,6 +118,12 @@ impl World {
         invariants::blamed(is_to_blame, detail).unwrap();
     }
 
+    /// Scheduled, and read by no worker since.
+    pub(super) fn is_untried_replay(&self, identity: &Identity) -> bool {
+        let is_parked = self.tables.ledger.get(identity).is_some_and(|row| row.state == LedgerState::Parked);
+        is_parked && self.tables.parked.get(identity).is_some_and(|waiting| waiting.is_replay && !waiting.is_loaded)
+    }
+
     /// The channel worked for another key between its last two failures, or during the last attempt: one that was cut off may have
     /// failed meanwhile.
     fn works_for_others(&self, letter: &DeadLetter, failures: Failures) -> bool {

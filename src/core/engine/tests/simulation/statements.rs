@@ -129,8 +129,10 @@ impl World {
         let mut buried = Vec::new();
         for letter in batch {
             self.assert_unchanged(&letter.record);
+            let is_untried = self.is_untried_replay(&letter.settlement.identity);
             // What a worker decided that has lost the partition since is of no account.
             if self.tables.bury(&letter) {
+                assert!(!is_untried, "seed {}: {letter:?} is buried, and its replay was not tried", self.seed);
                 self.assert_blame(index, &letter);
                 buried.push(letter.settlement.ticket);
                 self.note_buried(letter);
@@ -209,7 +211,7 @@ impl World {
         self.largest_load = self.largest_load.max(rows);
     }
 
-    /// An operator schedules a letter, or a worker reads those that are due.
+    /// An operator schedules letters or cancels what is scheduled, or a worker reads those that are due.
     pub(super) fn replay(&mut self, index: usize) {
         // What was read may be old when it comes.
         if let Some(replays) = self.workers[index].replays.take() {
@@ -231,6 +233,11 @@ impl World {
                 return;
             }
             return self.input(index, Input::ReplaysLoaded { replays });
+        }
+        if self.random.u8(0..4) == 0 {
+            self.tables.cancel_replays();
+            *self.counts.entry("replays cancelled").or_default() += usize::try_from(before - self.rows()).unwrap();
+            return self.enter_removed(before);
         }
         let is_letter = |record: &&Record| {
             let content = self.contents[&record.coordinates].as_ref();

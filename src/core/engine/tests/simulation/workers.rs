@@ -70,7 +70,7 @@ impl Worker {
             | Stage::Failing { .. }
             | Stage::Waiting { .. }
             | Stage::Parking
-            | Stage::Burying => true,
+            | Stage::Burying { .. } => true,
         };
         self.deliveries.iter().any(|delivery| delivery.event.identity == *identity)
             || self.replays.iter().flatten().any(|replay| replay.row.identity == *identity)
