@@ -159,12 +159,14 @@ impl Engine {
     }
 
     /// The holder may wait for a claim that is held behind this record: in a ring of lanes of different workers each would wait
-    /// for the other for ever. Nobody waits for a replay: a copy of one ends at once.
+    /// for the other for ever. One that was found to be another's may be ours all the same, or again: a claim that was given up comes late
+    /// and takes what was yielded since. Nobody waits for a replay: a copy of one ends at once.
     fn yield_claims_behind(&mut self, head: Ticket) {
         let Some(entry) = self.entries.get(&head) else { return };
         let (Some(lane), Some(state)) = (entry.lane, self.partitions.get(&entry.partition())) else { return };
-        let may_be_awaited =
-            |entry: &Entry| entry.stage == Stage::Claimed && matches!(entry.origin, Origin::Polled { .. });
+        let may_be_awaited = |entry: &Entry| {
+            matches!((entry.stage, entry.origin), (Stage::Claimed | Stage::Behind, Origin::Polled { .. }))
+        };
         let is_claimed = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| may_be_awaited(entry));
         let claimed: Vec<Ticket> = state.lane(lane).filter(is_claimed).collect();
         for ticket in claimed {

@@ -1,6 +1,6 @@
 //! Copies of one order that wait for one another.
 
-use super::tables::Tables;
+use super::tables::{NOBODY, Row, Tables};
 use super::*;
 use crate::core::decode::Decoded;
 
@@ -58,13 +58,23 @@ struct Pair {
     benches: [Bench; 2],
     tables: Tables,
     told: Vec<(Coordinates, Identity)>,
+    /// Claims that were given up, and are carried out as soon as they are yielded.
+    late: Vec<Claim>,
 }
 
 impl Pair {
     fn second(&mut self) {
         for bench in &mut self.benches {
             bench.wait(Duration::from_secs(1));
-            while let Some(answer) = bench.effects.pop().map(|effect| self.tables.answer(effect, &mut self.told)) {
+            while let Some(effect) = bench.effects.pop() {
+                let is_yield = matches!(effect, Effect::Yield(_));
+                let answer = self.tables.answer(effect, &mut self.told);
+                if is_yield {
+                    let is_yielded = |claim: &mut Claim| self.tables.ledger[&claim.identity].epoch == NOBODY;
+                    for claim in self.late.extract_if(.., is_yielded).collect::<Vec<_>>() {
+                        self.tables.claim(&claim).unwrap();
+                    }
+                }
                 if let Some(answer) = answer {
                     bench.input(answer);
                 }
@@ -103,8 +113,8 @@ impl Tables {
     }
 }
 
-#[test]
-fn two_workers_whose_records_wait_for_copies_behind_one_anothers_go_on() {
+/// Of two lanes with an order and a copy of the other's behind it, which owners before had claimed.
+fn ring() -> Pair {
     let mut tables = Tables::new(ROWS_PER_KEY);
     let mut engine_config = config(10, 1);
     // All are of one user.
@@ -131,11 +141,15 @@ fn two_workers_whose_records_wait_for_copies_behind_one_anothers_go_on() {
         bench.input(Input::Polled { partition, session, records: lane.into() });
         bench
     });
-    let mut pair = Pair { benches, tables, told: Vec::new() };
+    let mut pair = Pair { benches, tables, told: Vec::new(), late: Vec::new() };
     for _ in 0..4 {
         pair.second();
     }
     assert_eq!(pair.told, [], "each waits for what the other has claimed behind its first");
+    pair
+}
+
+fn assert_all_is_told(mut pair: Pair) {
     for _ in 0..30 {
         pair.second();
     }
@@ -143,4 +157,27 @@ fn two_workers_whose_records_wait_for_copies_behind_one_anothers_go_on() {
     orders.sort();
     assert_eq!(orders, ["1", "2"]);
     assert!(pair.benches.iter().all(|bench| bench.engine.stats().in_flight == 0));
+}
+
+#[test]
+fn two_workers_whose_records_wait_for_copies_behind_one_anothers_go_on() {
+    assert_all_is_told(ring());
+}
+
+#[test]
+fn they_go_on_though_claims_that_were_given_up_take_back_what_was_yielded() {
+    let mut pair = ring();
+    let rows = pair.tables.ledger.iter();
+    let of_row = |(identity, row): (&Identity, &Row)| Claim {
+        ticket: Ticket(0),
+        identity: identity.clone(),
+        fingerprint: row.fingerprint,
+        coordinates: row.coordinates,
+        epoch: row.epoch,
+        serial: Serial(1),
+        seize_from: None,
+    };
+    pair.late = rows.map(of_row).collect();
+    assert_eq!(pair.late.len(), 2);
+    assert_all_is_told(pair);
 }
