@@ -1,6 +1,7 @@
 //! `notification.semantics = "at_most_once"`: what may have had its effect is never repeated, and an operator decides.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::support::gateway::{Answer, Request};
 use crate::support::wait::{EVENTUALLY, equal, wait_until};
@@ -83,12 +84,16 @@ async fn what_was_on_its_way_when_the_worker_was_killed_is_uncertain_and_all_els
 
 #[tokio::test]
 async fn while_the_gateway_hangs_each_order_it_is_asked_for_is_uncertain_and_few_are_asked_for() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    const MAX_CONCURRENT: usize = 8;
+    const FAILING_KEYS: usize = 10;
     let mut world = World::with_partitions(2).await;
     world.gateway.answer(Answer::Hang);
     world.produce(&(0..200).map(orders::created).collect::<Vec<_>>()).await;
     let worker = setup(&world)
-        .with("HERALD_WEBHOOK__TIMEOUT", "1s")
-        .with("HERALD_DELIVERY__MAX_CONCURRENT", "8")
+        .with("HERALD_WEBHOOK__TIMEOUT", &format!("{}s", TIMEOUT.as_secs()))
+        .with("HERALD_DELIVERY__MAX_CONCURRENT", &MAX_CONCURRENT.to_string())
+        .with("HERALD_BREAKER__FAILING_KEYS", &FAILING_KEYS.to_string())
         .with("HERALD_BREAKER__INITIAL_WAIT", "100ms")
         .with("HERALD_BREAKER__MAX_WAIT", "200ms")
         .start()
@@ -105,7 +110,12 @@ async fn while_the_gateway_hangs_each_order_it_is_asked_for_is_uncertain_and_few
     assert_eq!(letters.len(), uncertain.len());
     assert_eq!(asked(&world, 1), names(0..200), "no order is asked for twice");
     assert_eq!(world.gateway.accepted(), 200 - uncertain.len());
-    // Those that were on their way until the breaker opened, and one at a time since.
-    assert!(uncertain.len() < 100, "{} of 200", uncertain.len());
+    // Those that had failed when the breaker opened, those that were on their way then, and one at a time since.
+    let requests = world.gateway.requests();
+    let hung = || requests.iter().filter(|request| request.answered.is_none()).map(|request| request.received);
+    let within = hung().max().unwrap().duration_since(hung().min().unwrap());
+    let probes = usize::try_from(within.as_secs() / TIMEOUT.as_secs()).unwrap();
+    let bound = FAILING_KEYS + (MAX_CONCURRENT - 1) + probes;
+    assert!(uncertain.len() <= bound, "{} of 200, within {within:?}", uncertain.len());
     worker.assert_accounting_closes().await;
 }

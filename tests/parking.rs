@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::gateway::{Answer, Request};
 use crate::support::letters::rows;
-use crate::support::wait::{EVENTUALLY, wait_until};
+use crate::support::wait::{EVENTUALLY, equal, wait_until};
 use crate::support::worker::{Worker, WorkerSetup};
 use crate::support::{World, orders};
 
@@ -43,12 +43,36 @@ fn first_wait(world: &World, order_id: u64) -> Duration {
     requests[1].received.duration_since(requests[0].answered.unwrap())
 }
 
-async fn assert_all_is_told(world: &World, worker: &Worker) {
+async fn assert_all_is_told(world: &World, inherited: u64, workers: &[&Worker]) {
     world.parked_when(0).await;
     world.all_committed().await;
     let verdict = world.verdict();
-    assert!(verdict.is_clean(), "{verdict:?}\n{}", worker.log());
-    worker.assert_accounting_closes().await;
+    let logs = || workers.iter().map(|worker| worker.log()).collect::<String>();
+    assert!(verdict.is_clean(), "{verdict:?}\n{}", logs());
+    for worker in workers {
+        worker.assert_accounting_closes().await;
+    }
+    assert_parking_closes(inherited, workers).await;
+}
+
+/// I7, the second sum, when nothing is parked any more: as many have left the table as these workers parked, and inherited from
+/// those before them.
+async fn assert_parking_closes(inherited: u64, workers: &[&Worker]) {
+    wait_until("what was parked is settled", EVENTUALLY, async || {
+        let (mut came, mut settled) = (count(inherited), 0.0);
+        for worker in workers {
+            let metrics = worker.metrics().await;
+            came += metrics.sum("herald_records_total", &[("outcome", "parked")]);
+            settled += metrics.sum("herald_parked_settled_total", &[]);
+        }
+        equal(settled, &came)
+    })
+    .await;
+}
+
+/// Parked by workers that are gone.
+async fn left_parked(world: &World) -> u64 {
+    u64::try_from(world.parked().await.len()).unwrap()
 }
 
 #[tokio::test]
@@ -69,7 +93,7 @@ async fn a_slow_key_holds_up_no_other_and_as_many_as_there_are_places_hold_up_al
     }
     let before = world.gateway.requests().len();
     world.produce(&all_places.clone().chain(300..310).map(orders::created).collect::<Vec<_>>()).await;
-    assert_all_is_told(&world, &worker).await;
+    assert_all_is_told(&world, 0, &[&worker]).await;
     let since = &world.gateway.requests()[before..];
     let (slow, others): (Vec<_>, Vec<_>) = since.iter().partition(|one| one.order_id().starts_with('2'));
     let first_answer = slow.iter().filter_map(|request| request.answered).min().unwrap();
@@ -100,7 +124,7 @@ async fn a_record_told_to_wait_a_minute_is_parked_with_those_behind_it_and_its_p
 
     // Later records of the key, and of others.
     world.produce(&[orders::created(150), orders::created(151)]).await;
-    assert_all_is_told(&world, &worker).await;
+    assert_all_is_told(&world, 0, &[&worker]).await;
     let waited = first_wait(&world, 1);
     assert!(waited >= Duration::from_mins(1), "{waited:?}");
     assert_eq!(world.gateway.requests_for("1").len(), 5);
@@ -126,6 +150,7 @@ async fn parked_records_survive(end: impl AsyncFnOnce(&mut Worker)) {
     world.all_committed().await;
     end(&mut first).await;
 
+    let inherited = left_parked(&world).await;
     let next = setup.start().await;
     assert_eq!(world.parked().await, parked);
     let closed = |order_id| orders::event("ORDER_CLOSED", order_id);
@@ -156,6 +181,7 @@ async fn parked_records_survive(end: impl AsyncFnOnce(&mut Worker)) {
     let attempts = i32::try_from(requests.count()).unwrap();
     assert_eq!((&*letters[0].order_id, &*letters[0].reason, letters[0].attempts), ("4", "exhausted", attempts));
     next.assert_accounting_closes().await;
+    assert_parking_closes(inherited, &[&next]).await;
 }
 
 #[tokio::test]
@@ -189,8 +215,8 @@ async fn a_worker_that_gets_a_partition_gets_its_parked_records_with_it() {
     // One record of a parked key for the new owner to hold back.
     world.produce_in(0, &[orders::event("ORDER_CLOSED", 0)]).await;
     world.produce_in(1, &[orders::event("ORDER_CLOSED", 3)]).await;
+    assert_all_is_told(&world, 0, &[&first, &second]).await;
     for worker in [&first, &second] {
-        assert_all_is_told(&world, worker).await;
         worker.wait_for_metric("herald_parked_settled_total", &[("outcome", "notified")], 10.0).await;
     }
 }
@@ -222,8 +248,9 @@ async fn when_partitions_are_added_parked_records_stay_where_they_are_and_copies
 
     // And a restart finds all of it with three partitions.
     worker.kill9().await;
+    let inherited = left_parked(&world).await;
     let next = setup(&world).start().await;
-    assert_all_is_told(&world, &next).await;
+    assert_all_is_told(&world, inherited, &[&next]).await;
     assert!(first_wait(&world, 2) >= Duration::from_secs(20));
 }
 
@@ -284,8 +311,9 @@ async fn over_the_limit_of_parked_records_some_wait_in_memory_then_partitions_pa
     worker.kill9().await;
     world.gateway.forget_next();
     sqlx::raw_sql("UPDATE parked_events SET due_at = now()").execute(&world.database.pool).await.unwrap();
+    let inherited = left_parked(&world).await;
     let next = setup.start().await;
-    assert_all_is_told(&world, &next).await;
+    assert_all_is_told(&world, inherited, &[&next]).await;
     next.wait_for_metric("herald_consumer_paused_partitions", &[], 0.0).await;
     assert_eq!(rows(&world.database.pool).await.len(), 0);
 }

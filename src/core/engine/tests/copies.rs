@@ -165,7 +165,7 @@ fn two_workers_whose_records_wait_for_copies_behind_one_anothers_go_on() {
 }
 
 #[test]
-fn they_go_on_though_claims_that_were_given_up_take_back_what_was_yielded() {
+fn two_such_workers_go_on_though_claims_that_were_given_up_take_back_what_was_yielded() {
     let mut pair = ring();
     let rows = pair.tables.ledger.iter();
     let of_row = |(identity, row): (&Identity, &Row)| Claim {
