@@ -16,7 +16,7 @@ use super::*;
 use crate::core::decode::{Decoded, synthetic_identity};
 use crate::core::effect::{DeadLetter, ParkedKey, Parking, Settlement, Start};
 use crate::core::event::Fingerprint;
-use crate::core::input::{ReplayRow, Rest};
+use crate::core::input::{LoadedLane, ReplayRow, Rest};
 use crate::core::invariants;
 use crate::core::key::LaneKey;
 use books::Books;
@@ -141,7 +141,7 @@ impl World {
         let index = self.random.usize(0..WORKERS);
         let partition = self.random.usize(0..PARTITIONS);
         let is_frozen = self.is_frozen(index);
-        match self.random.u8(0..124) {
+        match self.random.u8(0..150) {
             0..25 => self.poll(partition),
             98..100 => self.carry_out_late(),
             107..113 if self.is_calm => {}
@@ -164,7 +164,8 @@ impl World {
             112 => self.disturb(index),
             113..119 => self.answer_question(index),
             119..121 => self.tell_lost(index),
-            _ => self.assign(partition, index),
+            121..128 => self.assign(partition, index),
+            _ => self.answer_raise(index),
         }
         self.end_if_idle(index);
         self.forget_cut_off();

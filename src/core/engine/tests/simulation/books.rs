@@ -33,9 +33,11 @@ impl World {
         self.books.removed += before - self.rows();
     }
 
-    /// The answer that these left the table was lost.
-    pub(super) fn enter_unheard(&mut self, index: usize, before: u64) {
-        self.workers[index].unheard += before - self.rows();
+    /// These left the table by a statement of this worker, whose answer was lost.
+    pub(super) fn enter_unheard(&mut self, owner: u64, before: u64) {
+        let left = before - self.rows();
+        let sender = self.workers.iter_mut().find(|worker| worker.owner == owner);
+        *sender.map_or(&mut self.books.unheard, |worker| &mut worker.unheard) += left;
     }
 
     /// The answer arrived: all that left by this statement were reported, and those perhaps that had left by one before it.

@@ -2,12 +2,23 @@
 
 use super::*;
 
-/// A statement that was given up, and is carried out when its worker is further.
+/// A statement that was given up, and is carried out when its worker is further, or gone.
 pub(super) enum Late {
+    Raise {
+        partition: Partition,
+        owner: u64,
+        start: Offset,
+    },
+    EndClean(Partition, Epoch),
     Claim(Vec<Claim>),
     Yield(Vec<Settlement>),
     Start(Vec<Start>),
+    /// Of this worker.
+    Done(u64, Vec<Settlement>),
     Park(Vec<Parking>),
+    /// Of this worker; and whether each record was to blame when that was decided.
+    Bury(u64, Vec<(DeadLetter, bool)>),
+    Load(Vec<ParkedKey>),
 }
 
 /// Of these orders the ledger stores nothing.
@@ -21,32 +32,51 @@ impl World {
             return;
         }
         let chosen = self.random.usize(0..self.late.len());
+        let before = self.rows();
         match self.late.swap_remove(chosen) {
+            Late::Raise { partition, owner, start } => self.raise_by(partition, owner, start),
+            Late::EndClean(partition, epoch) => self.tables.end_clean(partition, epoch),
             // Refused as a whole.
             Late::Claim(batch) if batch.iter().any(|claim| is_bad(&claim.identity)) => {}
-            Late::Claim(batch) => {
-                for claim in &batch {
-                    self.tables.claim(claim);
-                }
-            }
-            Late::Yield(batch) => {
-                for settlement in &batch {
-                    self.tables.yield_claim(settlement);
-                }
-            }
-            Late::Start(batch) => {
-                let started = batch.iter().filter(|start| self.tables.start(start) && start.starts > 0);
-                self.started.extend(started.map(|start| start.settlement.identity.clone()));
+            Late::Claim(batch) => drop(self.claim(&batch)),
+            Late::Yield(batch) => self.yield_claims(&batch),
+            Late::Start(batch) => drop(self.start(&batch)),
+            Late::Done(owner, batch) => {
+                self.done(batch);
+                self.enter_unheard(owner, before);
             }
             Late::Park(batch) => drop(self.park(&batch)),
+            Late::Bury(owner, batch) => {
+                self.bury(batch);
+                self.enter_unheard(owner, before);
+            }
+            Late::Load(keys) => drop(self.load(keys)),
         }
         self.count("late statements");
     }
 
     /// It may be carried out all the same, later.
-    fn comes_late(&mut self, late: Late) {
+    pub(super) fn comes_late(&mut self, late: Late) {
         if self.random.bool() {
             self.late.push(late);
+        }
+    }
+
+    /// What a worker that goes away had sent.
+    pub(super) fn leave_statements(&mut self, index: usize, gone: &Worker) {
+        let owner = gone.owner;
+        let blamed = gone.burials.clone().map(|letters| self.with_blame(index, letters));
+        let statements = [
+            gone.claims.clone().map(Late::Claim),
+            gone.yields.clone().map(Late::Yield),
+            gone.starts.clone().map(Late::Start),
+            gone.settlements.clone().map(|batch| Late::Done(owner, batch)),
+            gone.parkings.clone().map(Late::Park),
+            blamed.map(|batch| Late::Bury(owner, batch)),
+            gone.load.clone().map(Late::Load),
+        ];
+        for late in statements.into_iter().flatten() {
+            self.comes_late(late);
         }
     }
 
@@ -61,12 +91,16 @@ impl World {
             let failure = LedgerFailure::BadData("22021".into());
             return self.input(index, Input::LedgerFailed { operation: Operation::Claim, failure });
         }
-        let found: Vec<_> = batch.iter().filter_map(|claim| Some((claim.ticket, self.tables.claim(claim)?))).collect();
+        let found = self.claim(&batch);
         // The answer of a statement that was executed may be lost.
         if self.statement_fails() {
             return self.fail(index, Operation::Claim);
         }
         self.input(index, Input::Claimed { found });
+    }
+
+    fn claim(&mut self, batch: &[Claim]) -> Vec<(Ticket, LedgerRow)> {
+        batch.iter().filter_map(|claim| Some((claim.ticket, self.tables.claim(claim)?))).collect()
     }
 
     pub(super) fn answer_yields(&mut self, index: usize) {
@@ -75,10 +109,17 @@ impl World {
             self.comes_late(Late::Yield(batch));
             return self.fail(index, Operation::Yield);
         }
-        for settlement in &batch {
-            self.tables.yield_claim(settlement);
+        self.yield_claims(&batch);
+        if self.statement_fails() {
+            return self.fail(index, Operation::Yield);
         }
         self.input(index, Input::Yielded);
+    }
+
+    fn yield_claims(&mut self, batch: &[Settlement]) {
+        for settlement in batch {
+            self.tables.yield_claim(settlement);
+        }
     }
 
     pub(super) fn answer_starts(&mut self, index: usize) {
@@ -87,21 +128,38 @@ impl World {
             self.comes_late(Late::Start(batch));
             return self.fail(index, Operation::Start);
         }
-        let started: Vec<_> = batch.iter().filter(|start| self.tables.start(start)).collect();
-        self.started.extend(started.iter().map(|start| start.settlement.identity.clone()));
-        let started = started.into_iter().map(|start| start.settlement.ticket).collect();
+        let started = self.start(&batch);
         if self.statement_fails() {
             return self.fail(index, Operation::Start);
         }
         self.input(index, Input::Started { started });
     }
 
+    fn start(&mut self, batch: &[Start]) -> Vec<Ticket> {
+        let started: Vec<_> = batch.iter().filter(|start| self.tables.start(start)).collect();
+        self.started.extend(started.iter().map(|start| start.settlement.identity.clone()));
+        started.into_iter().map(|start| start.settlement.ticket).collect()
+    }
+
     pub(super) fn answer_settlements(&mut self, index: usize) {
         let Some(batch) = self.workers[index].settlements.take() else { return };
+        let owner = self.workers[index].owner;
         if self.statement_fails() {
+            self.comes_late(Late::Done(owner, batch));
             return self.fail(index, Operation::Done);
         }
         let before = self.rows();
+        self.done(batch);
+        if self.statement_fails() {
+            self.enter_unheard(owner, before);
+            return self.fail(index, Operation::Done);
+        }
+        let left = before - self.rows();
+        self.input(index, Input::Settled);
+        self.enter_settled(index, left);
+    }
+
+    fn done(&mut self, batch: Vec<Settlement>) {
         for settlement in batch {
             self.tables.done(&settlement);
             let Settlement { identity, fingerprint, .. } = settlement;
@@ -111,40 +169,50 @@ impl World {
             self.kept.entry(identity.clone()).or_default().insert(fingerprint);
             self.settled.insert((identity, fingerprint));
         }
-        if self.statement_fails() {
-            self.enter_unheard(index, before);
-            return self.fail(index, Operation::Done);
-        }
-        let left = before - self.rows();
-        self.input(index, Input::Settled);
-        self.enter_settled(index, left);
     }
 
     pub(super) fn answer_burials(&mut self, index: usize) {
-        let Some(batch) = self.workers[index].burials.take() else { return };
+        let Some(letters) = self.workers[index].burials.take() else { return };
+        let (owner, batch) = (self.workers[index].owner, self.with_blame(index, letters));
         if self.statement_fails() {
+            self.comes_late(Late::Bury(owner, batch));
             return self.fail(index, Operation::Dead);
         }
         let before = self.rows();
-        let mut buried = Vec::new();
-        for letter in batch {
-            self.assert_unchanged(&letter.record);
-            let is_untried = self.is_untried_replay(&letter.settlement.identity);
-            // What a worker decided that has lost the partition since is of no account.
-            if self.tables.bury(&letter) {
-                assert!(!is_untried, "seed {}: {letter:?} is buried, and its replay was not tried", self.seed);
-                self.assert_blame(index, &letter);
-                buried.push(letter.settlement.ticket);
-                self.note_buried(letter);
-            }
-        }
+        let buried = self.bury(batch);
         if self.statement_fails() {
-            self.enter_unheard(index, before);
+            self.enter_unheard(owner, before);
             return self.fail(index, Operation::Dead);
         }
         let left = before - self.rows();
         self.input(index, Input::Buried { buried });
         self.enter_settled(index, left);
+    }
+
+    fn with_blame(&self, index: usize, letters: Vec<DeadLetter>) -> Vec<(DeadLetter, bool)> {
+        let with_blame = |letter: DeadLetter| {
+            let is_to_blame = self.is_to_blame(index, &letter);
+            (letter, is_to_blame)
+        };
+        letters.into_iter().map(with_blame).collect()
+    }
+
+    fn bury(&mut self, batch: Vec<(DeadLetter, bool)>) -> Vec<Ticket> {
+        let mut buried = Vec::new();
+        for (letter, is_to_blame) in batch {
+            self.assert_unchanged(&letter.record);
+            let is_untried = self.is_untried_replay(&letter.settlement.identity);
+            // What a worker decided that has lost the partition since is of no account.
+            if self.tables.bury(&letter) {
+                assert!(!is_untried, "seed {}: {letter:?} is buried, and its replay was not tried", self.seed);
+                let detail =
+                    || format!("seed {}: {:?} is given up as {}", self.seed, letter.settlement.identity, letter.reason);
+                invariants::blamed(is_to_blame, detail).unwrap();
+                buried.push(letter.settlement.ticket);
+                self.note_buried(letter);
+            }
+        }
+        buried
     }
 
     fn note_buried(&mut self, letter: DeadLetter) {
@@ -189,8 +257,19 @@ impl World {
     pub(super) fn answer_load(&mut self, index: usize) {
         let Some(keys) = self.workers[index].load.take() else { return };
         if self.statement_fails() {
+            self.comes_late(Late::Load(keys));
             return self.fail(index, Operation::LoadParked);
         }
+        let lanes = self.load(keys);
+        if self.statement_fails() {
+            return self.fail(index, Operation::LoadParked);
+        }
+        self.note_load(lanes.iter().map(|lane| lane.rows.len()).sum());
+        // A read may be old when it is answered.
+        self.input(index, Input::ParkedLoaded { lanes });
+    }
+
+    fn load(&mut self, keys: Vec<ParkedKey>) -> Vec<LoadedLane> {
         let before = self.rows();
         let lanes: Vec<_> = keys.into_iter().filter_map(|key| self.tables.load(self.now, key)).collect();
         self.enter_removed(before);
@@ -202,9 +281,7 @@ impl World {
                 self.count("read in parts");
             }
         }
-        self.note_load(lanes.iter().map(|lane| lane.rows.len()).sum());
-        // A read may be old when it is answered.
-        self.input(index, Input::ParkedLoaded { lanes });
+        lanes
     }
 
     fn note_load(&mut self, rows: usize) {
@@ -225,6 +302,9 @@ impl World {
             self.enter_removed(before);
             for replay in &replays {
                 self.assert_unchanged(&replay.row.record);
+            }
+            if self.statement_fails() {
+                return;
             }
             self.note_load(replays.len());
             *self.counts.entry("replays loaded").or_default() += replays.len();
@@ -256,7 +336,7 @@ impl World {
         self.enter_parked(before);
     }
 
-    fn statement_fails(&mut self) -> bool {
+    pub(super) fn statement_fails(&mut self) -> bool {
         !self.is_calm && self.random.u8(0..12) == 0
     }
 

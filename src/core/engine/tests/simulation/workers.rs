@@ -2,12 +2,21 @@
 
 use super::*;
 
+/// A partition that Kafka has assigned, until its epoch is raised and its parked keys are read.
+#[derive(Clone, Copy)]
+pub(super) struct Raising {
+    session: Session,
+    start: Offset,
+    raised: Option<Raised>,
+}
+
 /// One process: its engine and what is under way outside of it.
 pub(super) struct Worker {
     pub(super) owner: u64,
     pub(super) engine: Engine,
     /// As the group knows them.
     pub(super) sessions: HashMap<Partition, Session>,
+    pub(super) raising: BTreeMap<Partition, Raising>,
     pub(super) epochs: HashMap<Partition, Epoch>,
     pub(super) positions: HashMap<Partition, usize>,
     pub(super) claims: Option<Vec<Claim>>,
@@ -39,6 +48,7 @@ impl Worker {
             owner: seed,
             engine,
             sessions: HashMap::new(),
+            raising: BTreeMap::new(),
             epochs: HashMap::new(),
             positions: HashMap::new(),
             claims: None,
@@ -82,14 +92,51 @@ impl World {
     pub(super) fn begin_session(&mut self, partition: Partition, index: usize, start: Offset) {
         self.sessions += 1;
         let session = Session(self.sessions);
-        let raised = self.tables.raise(partition, self.workers[index].owner, start);
+        self.workers[index].sessions.insert(partition, session);
+        self.workers[index].raising.insert(partition, Raising { session, start, raised: None });
+    }
+
+    /// The epoch is raised, and then it is read what is parked.
+    pub(super) fn answer_raise(&mut self, index: usize) {
+        let raising: Vec<_> =
+            self.workers[index].raising.iter().map(|(partition, raising)| (*partition, *raising)).collect();
+        let Some((partition, Raising { session, start, raised })) = self.random.choice(raising) else { return };
+        if self.statement_fails() {
+            return self.raise_again(index, partition);
+        }
+        let Some(raised) = raised else {
+            let raised = self.tables.raise(partition, self.workers[index].owner, start);
+            let is_answered = !self.statement_fails();
+            let raising = Raising { session, start, raised: Some(raised).filter(|_| is_answered) };
+            self.workers[index].raising.insert(partition, raising);
+            return;
+        };
         let records = &self.log[number(partition)];
         let position = records.iter().position(|record| record.coordinates.offset >= start).unwrap_or(records.len());
-        self.workers[index].sessions.insert(partition, session);
+        self.workers[index].raising.remove(&partition);
         self.workers[index].epochs.insert(partition, raised.epoch);
         self.workers[index].positions.insert(partition, position);
         let parked = self.tables.parked_keys(self.now, partition);
         self.input(index, Input::Assigned { partition, session, start, raised, parked });
+    }
+
+    /// The raise was given up, or the reading after it.
+    fn raise_again(&mut self, index: usize, partition: Partition) {
+        self.give_up_raise(index, partition);
+        if let Some(raising) = self.workers[index].raising.get_mut(&partition) {
+            raising.raised = None;
+        }
+    }
+
+    /// One that is under way may be carried out later.
+    fn give_up_raise(&mut self, index: usize, partition: Partition) {
+        let worker = &self.workers[index];
+        let under_way = worker.raising.get(&partition).filter(|raising| raising.raised.is_none());
+        let late = under_way.map(|raising| Late::Raise { partition, owner: worker.owner, start: raising.start });
+        // Where only deadly orders end owners, nothing fences one.
+        if let Some(late) = late.filter(|_| !self.story.is_deadly()) {
+            self.comes_late(late);
+        }
     }
 
     pub(super) fn assign(&mut self, partition: usize, index: usize) {
@@ -97,6 +144,8 @@ impl World {
             return;
         }
         self.owners[partition] = Some(index);
+        // That comes first.
+        self.tell_lost(index);
         let records = &self.log[partition];
         let end = || records.last().map_or(Offset(0), |record| record.coordinates.offset.next());
         let start = records.get(self.committed[partition]).map_or_else(end, |record| record.coordinates.offset);
@@ -106,8 +155,13 @@ impl World {
     pub(super) fn release(&mut self, index: usize, partition: Partition) {
         let worker = &mut self.workers[index];
         worker.sessions.remove(&partition);
-        let epoch = worker.epochs.remove(&partition).unwrap();
-        self.tables.end_clean(partition, epoch);
+        if let Some(epoch) = worker.epochs.remove(&partition) {
+            if self.statement_fails() {
+                self.comes_late(Late::EndClean(partition, epoch));
+            } else {
+                self.tables.end_clean(partition, epoch);
+            }
+        }
         self.owners[number(partition)] = None;
     }
 
@@ -119,6 +173,9 @@ impl World {
         let name = name(partition);
         let count = self.random.usize(1..=POLL);
         let worker = &mut self.workers[index];
+        if worker.raising.contains_key(&name) {
+            return;
+        }
         // Paused partitions are not fetched; a record too many would prove nothing less.
         let paused = worker.engine.stats().paused;
         let (Some(session), Some(position)) = (worker.sessions.get(&name), worker.positions.get_mut(&name)) else {
@@ -169,8 +226,12 @@ impl World {
         for owner in &mut self.owners {
             *owner = owner.filter(|owner| *owner != index);
         }
+        for partition in 0..PARTITIONS {
+            self.give_up_raise(index, name(partition));
+        }
         let gone = std::mem::replace(&mut self.workers[index], Worker::new(self.random.u64(..), self.story));
         self.books.unheard += gone.unheard;
+        self.leave_statements(index, &gone);
         gone
     }
 
@@ -193,6 +254,9 @@ impl World {
         let Some(index) = self.owners[partition].take() else { return };
         let name = name(partition);
         self.workers[index].sessions.remove(&name);
+        self.workers[index].epochs.remove(&name);
+        self.give_up_raise(index, name);
+        self.workers[index].raising.remove(&name);
         self.note_end_of_session(index, name);
         if self.is_frozen(index) {
             return self.workers[index].lost.push(name);
@@ -202,19 +266,29 @@ impl World {
 
     pub(super) fn revoke(&mut self, partition: usize) {
         let Some(index) = self.owners[partition].filter(|index| !self.is_frozen(*index)) else { return };
-        let deadline = self.now + Duration::from_secs(self.random.u64(0..5));
         self.note_end_of_session(index, name(partition));
+        self.give_up_raise(index, name(partition));
+        if self.workers[index].raising.remove(&name(partition)).is_some() {
+            return self.release(index, name(partition));
+        }
+        let deadline = self.now + Duration::from_secs(self.random.u64(0..5));
         self.input(index, Input::Revoking { partitions: vec![name(partition)], deadline });
     }
 
     /// An owner of long ago, whose raise comes only now.
     pub(super) fn raise_late(&mut self, partition: usize) {
-        if let Some(index) = self.owners[partition] {
-            self.note_end_of_session(index, name(partition));
-        }
         let position = self.random.usize(0..=self.committed[partition]);
         let start = self.log[partition].get(position).map_or(Offset(0), |record| record.coordinates.offset);
-        self.tables.raise(name(partition), self.random.u64(..), start);
+        let owner = self.random.u64(..);
+        self.raise_by(name(partition), owner, start);
+    }
+
+    /// Whoever owns the partition is fenced.
+    pub(super) fn raise_by(&mut self, partition: Partition, owner: u64, start: Offset) {
+        if let Some(index) = self.owners[number(partition)] {
+            self.note_end_of_session(index, partition);
+        }
+        self.tables.raise(partition, owner, start);
     }
 
     /// It stands still while it works; the group may give its partitions to others meanwhile.
