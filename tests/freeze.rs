@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::support::gateway::Answer;
+use crate::support::kafka::Cluster;
+use crate::support::proxy::Mode;
 use crate::support::wait::{SOON, wait_until};
 use crate::support::{World, orders};
 
@@ -60,4 +62,46 @@ async fn wait_for_requests(world: &World, expected: usize) {
         if asked >= expected { Ok(()) } else { Err(format!("{asked} requests")) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_thaws_before_kafka_tells_of_its_loss_delivers_nothing_of_what_another_has() {
+    let cluster = Cluster::start(1).await;
+    let [route] = cluster.routes() else { panic!("one route was asked for") };
+    let mut world = World::on(cluster.kafka().clone(), 1).await;
+    // Of this protocol the client itself does not know when its session is over: only the broker can tell it.
+    let setup = |world: &World| {
+        world
+            .worker()
+            .with("HERALD_KAFKA__GROUP_PROTOCOL", "consumer")
+            .with("HERALD_RETRY__PARK_AFTER", "1s")
+            .with("HERALD_WEBHOOK__TIMEOUT", "1m")
+    };
+    let servers = route.bootstrap_servers();
+    let mut frozen = setup(&world).with("HERALD_KAFKA__BOOTSTRAP_SERVERS", &servers).start().await;
+    // Parked by the worker that freezes. The one that has the partition next asks for it again, and waits for the answer.
+    let (later, slow) = (Answer::status(503).retry_after("3"), Answer::ok().after(Duration::from_secs(12)));
+    world.gateway.answer_order("1", [later, slow]);
+    world.produce(&[orders::created(1)]).await;
+    world.parked_when(1).await;
+    frozen.sigstop();
+    let next = setup(&world).start().await;
+    wait_for_requests(&world, 2).await;
+    route.set(Mode::Silent);
+    frozen.sigcont();
+    // Postgres tells it that the partition is another's.
+    frozen.wait_for_metric("herald_consumer_fenced_total", &[], 1.0).await;
+    assert_eq!(world.gateway.accepted(), 0, "the answer came too early to prove anything");
+    world.parked_when(0).await;
+    assert_eq!(world.gateway.requests().len(), 2, "{}", frozen.log());
+    assert_eq!(next.metrics().await.sum("herald_consumer_fenced_total", &[]), 0.0, "its owner works on");
+
+    route.set(Mode::Pass);
+    world.produce(&(10..30).map(orders::created).collect::<Vec<_>>()).await;
+    world.all_committed().await;
+    let verdict = world.verdict();
+    assert!(verdict.is_clean(), "{verdict:?}\n{}", frozen.log());
+    for worker in [&frozen, &next] {
+        worker.assert_accounting_closes().await;
+    }
 }

@@ -65,7 +65,7 @@ pub struct Assignment {
 }
 
 /// A command for a session that is over is ignored.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum ConsumerCommand {
     Fetch {
         partition: Partition,
@@ -90,6 +90,11 @@ pub enum ConsumerCommand {
         partition: Partition,
         session: Session,
         from: Offset,
+    },
+    /// Ask Kafka whether these are ours; answered with those that are, as soon as Kafka says so.
+    Confirm {
+        assignments: Vec<Assignment>,
+        answer: oneshot::Sender<Vec<Assignment>>,
     },
     /// Commit what is stored, leave the group, end the thread. The event channel closes when that is done.
     Close,
@@ -141,6 +146,12 @@ pub struct Consumer {
     ended: oneshot::Receiver<()>,
 }
 
+/// Asks Kafka whose partitions are, for as long as the consumer lives.
+#[derive(Clone, Debug)]
+pub struct Confirmer {
+    commands: mpsc::WeakSender<ConsumerCommand>,
+}
+
 /// How the thread is: read by the health endpoint and the metrics.
 #[derive(Debug)]
 pub struct ConsumerHealth {
@@ -176,6 +187,10 @@ impl Consumer {
         let _ended = self.commands.send(command).await;
     }
 
+    pub fn confirmer(&self) -> Confirmer {
+        Confirmer::through(&self.commands)
+    }
+
     pub fn health(&self) -> Arc<ConsumerHealth> {
         Arc::clone(&self.health)
     }
@@ -189,6 +204,22 @@ impl Consumer {
     /// Waits for the thread to end after [`ConsumerCommand::Close`]; says whether it did within `deadline`.
     pub async fn closed(self, deadline: Duration) -> bool {
         tokio::time::timeout(deadline, self.ended).await.is_ok()
+    }
+}
+
+impl Confirmer {
+    pub(crate) fn through(commands: &mpsc::Sender<ConsumerCommand>) -> Self {
+        Self { commands: commands.downgrade() }
+    }
+
+    /// Those of the assignments that are ours by what Kafka says after this question, for however long it says nothing. None once the
+    /// consumer has ended.
+    pub async fn confirmed(&self, assignments: Vec<Assignment>) -> Vec<Assignment> {
+        let (answer, answered) = oneshot::channel();
+        if let Some(commands) = self.commands.upgrade() {
+            let _ended = commands.send(ConsumerCommand::Confirm { assignments, answer }).await;
+        }
+        answered.await.unwrap_or_default()
     }
 }
 

@@ -4,7 +4,7 @@
 //! * [`headers`]: headers as bytes, in and out; with `membership`, what the group says of this member, the only module with `unsafe`.
 //! * `context`, `record`, `offsets`, `assignment`, `back_pressure`, `outbox`: the parts of the consumer that can be understood alone.
 //! * [`consumer`]: the handle of the consumer thread; `poller` is the thread itself, `rebalance` how it answers the group,
-//!   `brokers` how it finds out that none answers.
+//!   `brokers` how it finds out that none answers, `confirmation` how it asks whose partitions are.
 //! * [`dead_letters`]: publishes dead letters; `letter_headers` is their format. [`source_topic`] publishes the original again.
 //!   `producer` is what both produce with.
 //! * [`readers`]: which groups read a topic.
@@ -18,6 +18,7 @@ pub mod headers;
 mod assignment;
 mod back_pressure;
 mod brokers;
+mod confirmation;
 mod context;
 mod letter_headers;
 mod membership;

@@ -14,9 +14,10 @@ use super::assignment::{Assignments, PauseChanges};
 use super::back_pressure::{BackPressure, Blocked, Flow};
 use super::brokers::BrokerSearch;
 use super::client;
+use super::confirmation::Confirmations;
 use super::consumer::{ConsumerCommand, ConsumerError, ConsumerEvent, ConsumerHealth};
 use super::context::{self, Context, Notice};
-use super::membership;
+use super::membership::{self, AnsweredCommits};
 use super::outbox::Outbox;
 use super::record;
 use crate::config::{GroupProtocol, OnLostOffsets, Settings, StartFrom};
@@ -39,6 +40,8 @@ const TURN_BYTES: usize = 1 << 20;
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Poller {
+    /// Before the consumer, which it may not outlive.
+    pub(super) confirmations: Confirmations,
     pub(super) consumer: BaseConsumer<Context>,
     pub(super) topic: String,
     pub(super) start_from: StartFrom,
@@ -107,7 +110,9 @@ impl Poller {
         let consumer: BaseConsumer<Context> =
             client::consumer_config(kafka)?.create_with_context(Context::default()).map_err(client::creation_error)?;
         consumer.subscribe(&[&kafka.topic]).map_err(client::creation_error)?;
+        let commits = AnsweredCommits::of(&consumer).map_err(client::creation_error)?;
         Ok(Self {
+            confirmations: Confirmations::through(commits),
             context: Arc::clone(consumer.context()),
             consumer,
             topic: kafka.topic.clone(),
@@ -151,6 +156,7 @@ impl Poller {
         self.count_partitions(now);
         self.read_starts(now);
         self.retry_restarts(now);
+        self.confirm(now);
         self.compare_positions(now);
         self.look_for_topic(now);
         self.look_for_brokers(now);
@@ -250,6 +256,7 @@ impl Poller {
                 self.store_offsets();
                 self.restart(partition, session, from);
             }
+            ConsumerCommand::Confirm { assignments, answer } => self.confirmations.ask(assignments, answer),
             ConsumerCommand::Close => self.life = Life::Closing,
         }
     }
@@ -328,7 +335,8 @@ impl Poller {
         self.store_offsets();
         self.context.close();
         self.give_back_at_once();
-        let Self { consumer, context, mut outbox, .. } = self;
+        let Self { confirmations, consumer, context, mut outbox, .. } = self;
+        drop(confirmations);
         drop(consumer);
         for notice in context.take() {
             if let Notice::Committed(result) = notice {

@@ -1,4 +1,8 @@
 //! Which partitions are ours: epochs are raised before anything is fetched, and confirmed after a freeze.
+//!
+//! Kafka is asked whose the partitions are before a raise and after it. A worker that stood still may find its partitions raised before
+//! Kafka tells it that they are another's. Were it to raise them again, it would fence their owner, and could deliver what that
+//! one has read and delivers too. After the raise as well, since it may have stood still in between.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +17,7 @@ use crate::core::failure::LedgerFailure;
 use crate::core::input::{Holder, Input, ParkedLane, Raised, Ticket};
 use crate::core::record::{Offset, Partition, Session};
 use crate::http::health::{Health, NotReady};
-use crate::kafka::consumer::{Assignment, ConsumerCommand};
+use crate::kafka::consumer::{Assignment, Confirmer, ConsumerCommand};
 use crate::kafka::lag::LagReader;
 use crate::postgres::Postgres;
 use crate::telemetry::events::Rebalanced;
@@ -50,6 +54,7 @@ impl Worker {
         });
         let raise = Raise {
             postgres: self.postgres.clone(),
+            confirmer: self.consumer.confirmer(),
             health: Arc::clone(&self.health),
             wanted: self.raising.subscribe(),
             owner: self.owner.clone(),
@@ -164,6 +169,7 @@ type Answered = (Vec<(Partition, Raised)>, HashMap<Partition, Vec<ParkedLane>>);
 /// Raises epochs, however long Postgres takes: the partitions are paused until then.
 struct Raise {
     postgres: Postgres,
+    confirmer: Confirmer,
     health: Arc<Health>,
     wanted: watch::Receiver<HashMap<Partition, Assignment>>,
     owner: String,
@@ -173,6 +179,7 @@ impl Raise {
     /// What was taken away meanwhile is not raised any more, since that would fence its next owner.
     async fn run(self, mut assignments: Vec<Assignment>) -> Answer {
         let (raised, mut parked) = loop {
+            assignments = self.confirmer.confirmed(assignments).await;
             assignments.retain(|assignment| is_wanted(&self.wanted.borrow(), assignment.partition, assignment.session));
             if assignments.is_empty() {
                 return Answer::Nothing;
@@ -186,7 +193,8 @@ impl Raise {
             }
             tokio::time::sleep(RETRY_AFTER).await;
         };
-        let owned = assignments.into_iter().filter_map(|Assignment { partition, session, start }| {
+        let confirmed = self.confirmer.confirmed(assignments).await;
+        let owned = confirmed.into_iter().filter_map(|Assignment { partition, session, start }| {
             let raised = raised.iter().find(|(raised, _)| *raised == partition)?.1;
             Some(Owned { partition, session, start, raised, parked: parked.remove(&partition).unwrap_or_default() })
         });
@@ -241,9 +249,16 @@ pub(super) async fn inspect(postgres: Postgres, lag: Arc<LagReader>, ticket: Tic
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
+    use tokio::sync::mpsc::Receiver;
 
     use super::*;
     use crate::config::{Database, Secret};
+
+    async fn say_yes(mut asked: Receiver<ConsumerCommand>) {
+        while let Some(ConsumerCommand::Confirm { assignments, answer }) = asked.recv().await {
+            answer.send(assignments).unwrap();
+        }
+    }
 
     #[tokio::test]
     async fn an_outage_that_is_told_after_the_partition_went_makes_nobody_unready() {
@@ -254,8 +269,11 @@ mod tests {
         let assignment = Assignment { partition: Partition(0), session: Session(1), start: Offset(0) };
         let raising = watch::Sender::new(HashMap::from([(assignment.partition, assignment)]));
         let health = Arc::new(Health::new(Duration::from_secs(30)));
+        let (commands, asked) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(say_yes(asked));
         let raise = Raise {
             postgres: Postgres::open(&database, "group", "topic").unwrap(),
+            confirmer: Confirmer::through(&commands),
             health: Arc::clone(&health),
             wanted: raising.subscribe(),
             owner: "test".to_owned(),

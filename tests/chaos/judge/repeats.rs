@@ -138,9 +138,16 @@ impl Repeat<'_> {
     /// One of them had lost the partition to the other, and could not know it yet.
     fn is_unaware(&self) -> bool {
         let (Some(first), Some(second)) = (life_of(self.first.request), life_of(self.second)) else { return false };
+        let is_unaware =
+            |life, owner, asked| self.hears_nothing(life, asked) && !self.has_taken_back(life, owner, asked);
         first.number != second.number
-            && (self.hears_nothing(second, self.second.received)
-                || (self.is_held_by(second) && self.hears_nothing(first, self.first.request.received)))
+            && (is_unaware(second, first, self.second.received)
+                || (self.is_held_by(second) && is_unaware(first, second, self.first.request.received)))
+    }
+
+    /// Kafka had confirmed that the partition is its own again: nobody goes on with what he raised without that.
+    fn has_taken_back(&self, life: Life, owner: Life, asked: Instant) -> bool {
+        self.last_taking(life, asked) > self.last_taking(owner, asked)
     }
 
     /// Kafka gives partitions away a session after the last it heard; whoever heard nothing himself learns that a little later.
@@ -155,12 +162,20 @@ impl Repeat<'_> {
 
     /// The second worker asked as the owner that it had become before the settlement: it may have claimed it, or read it, before.
     fn is_held_by(&self, second: Life) -> bool {
-        let Some((row, settled)) = self.row.and_then(|row| Some((row, row.settled?))) else { return false };
-        let takings = self.first.evidence.takings.iter().filter(|taking| {
-            let is_of_partition = taking.partition == row.coordinates.partition;
-            is_of_partition && taking.by == second.name() && taking.at < self.second.received
-        });
-        takings.map(|taking| taking.at).max().is_some_and(|taken| taken < settled)
+        let Some(settled) = self.row.and_then(|row| row.settled) else { return false };
+        self.last_taking(second, self.second.received).is_some_and(|taken| taken < settled)
+    }
+
+    /// When this worker last raised the epoch of the record's partition before that.
+    fn last_taking(&self, life: Life, before: Instant) -> Option<Instant> {
+        let partition = self.row?.coordinates.partition;
+        let takings = self
+            .first
+            .evidence
+            .takings
+            .iter()
+            .filter(|taking| taking.partition == partition && taking.by == life.name() && taking.at < before);
+        takings.map(|taking| taking.at).max()
     }
 
     fn described(&self) -> String {

@@ -75,6 +75,11 @@ fn what_was_parked_and_settled_late_is_explained_if_the_partition_was_taken_befo
 
 /// The first worker stood still for long, asked when it went on, and settled; the second had taken the partition at these times.
 fn explained_of_unaware(taken: &[u64]) -> Option<Cause> {
+    explained_of_unaware_who_takes(&[], taken)
+}
+
+/// The same, when the first worker had raised the epochs again at these times.
+fn explained_of_unaware_who_takes(back: &[u64], taken: &[u64]) -> Option<Cause> {
     let mut story = Story::new();
     let created = story.event("CREATED", [0, 0]);
     story.asks(worker(1), created, [20_100, 20_120], OK);
@@ -82,6 +87,9 @@ fn explained_of_unaware(taken: &[u64]) -> Option<Cause> {
     story.happens(Fault::Frozen { life: worker(1), length: Length::Long }, [0, 20_000]);
     for at in taken {
         story.takes(worker(2), 0, *at);
+    }
+    for at in back {
+        story.takes(worker(1), 0, *at);
     }
     story.settled(created, 90, 20_130);
     story.verdict().numbers.delivered_again.into_keys().next()
@@ -92,4 +100,6 @@ fn what_one_that_stood_still_delivered_of_another_is_delivered_by_that_one_too()
     assert_eq!(explained_of_unaware(&[10_000]), Some(Cause::Unaware));
     assert_eq!(explained_of_unaware(&[]), None);
     assert_eq!(explained_of_unaware(&[10_000, 20_500]), None);
+    assert_eq!(explained_of_unaware_who_takes(&[20], &[10_000]), Some(Cause::Unaware));
+    assert_eq!(explained_of_unaware_who_takes(&[20_050], &[10_000]), None);
 }
