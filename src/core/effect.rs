@@ -34,8 +34,9 @@ pub enum Effect {
     Abort(Ticket),
     /// Find out whether the copy that holds a claim is gone for good. Answered by `HolderInspected`.
     InspectHolder { ticket: Ticket, holder: Holder },
-    /// The process stood still: read the epochs before anything starts. Answered by `EpochsConfirmed`.
-    ConfirmEpochs { freeze: u64, partitions: Vec<Partition> },
+    /// Kafka may be late to tell of a loss: read the epochs. Answered by `EpochsConfirmed`, before which nothing starts when the process
+    /// stood still.
+    ConfirmEpochs { freeze: u64, partitions: Vec<(Partition, Epoch)> },
     /// Everything below `offset` has custody elsewhere.
     StoreOffset { partition: Partition, session: Session, offset: Offset },
     /// Stop fetching, all partitions.

@@ -48,8 +48,8 @@ pub enum Input {
     Delivered { results: Vec<(Ticket, Result<(), DeliveryFailure>)> },
     /// Answer to `Effect::InspectHolder`: the holder, if nobody will ever go on with its claim.
     HolderInspected { ticket: Ticket, abandoned: Option<Holder> },
-    /// Answer to `Effect::ConfirmEpochs`: the epoch in Postgres of each partition that was asked for.
-    EpochsConfirmed { freeze: u64, epochs: Vec<(Partition, Option<Epoch>)> },
+    /// Answer to `Effect::ConfirmEpochs`: whether Postgres has these epochs still.
+    EpochsConfirmed { freeze: u64, epochs: Vec<(Partition, Epoch, bool)> },
     /// Time passed.
     Tick,
     /// Stop: hand back everything, let running deliveries end until `deadline`.

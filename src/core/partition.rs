@@ -13,6 +13,8 @@ use super::watermark::Watermark;
 pub(super) struct PartitionState {
     pub(super) session: Session,
     pub(super) epoch: Epoch,
+    /// When Postgres last showed that no later owner has raised it.
+    pub(super) epoch_seen_at: Now,
     pub(super) unclean_ends: u32,
     pub(super) watermark: Watermark,
     /// What was last asked to be stored.
@@ -44,10 +46,11 @@ pub(super) enum Phase {
 }
 
 impl PartitionState {
-    pub(super) fn new(session: Session, raised: Raised, start: Offset, parked: ParkedLanes) -> Self {
+    pub(super) fn new(now: Now, session: Session, raised: Raised, start: Offset, parked: ParkedLanes) -> Self {
         Self {
             session,
             epoch: raised.epoch,
+            epoch_seen_at: now,
             unclean_ends: raised.unclean_ends,
             watermark: Watermark::new(start),
             stored: start,

@@ -15,7 +15,7 @@ use super::{Answer, Worker};
 use crate::config::Kafka;
 use crate::core::failure::LedgerFailure;
 use crate::core::input::{Holder, Input, ParkedLane, Raised, Ticket};
-use crate::core::record::{Offset, Partition, Session};
+use crate::core::record::{Epoch, Offset, Partition, Session};
 use crate::http::health::{Health, NotReady};
 use crate::kafka::consumer::{Assignment, Confirmer, ConsumerCommand};
 use crate::kafka::lag::LagReader;
@@ -218,7 +218,8 @@ impl Raise {
     }
 }
 
-pub(super) async fn confirm(postgres: Postgres, freeze: u64, partitions: Vec<Partition>) -> Answer {
+pub(super) async fn confirm(postgres: Postgres, freeze: u64, epochs: Vec<(Partition, Epoch)>) -> Answer {
+    let partitions: Vec<Partition> = epochs.iter().map(|(partition, _)| *partition).collect();
     let read = loop {
         match caught(postgres.read(&partitions)).await {
             Ok(read) => break read,
@@ -226,8 +227,8 @@ pub(super) async fn confirm(postgres: Postgres, freeze: u64, partitions: Vec<Par
         }
         tokio::time::sleep(RETRY_AFTER).await;
     };
-    let epoch = |partition| read.iter().find(|(read, _)| *read == partition).map(|(_, epoch)| *epoch);
-    let epochs = partitions.into_iter().map(|partition| (partition, epoch(partition))).collect();
+    let epochs =
+        epochs.into_iter().map(|(partition, epoch)| (partition, epoch, read.contains(&(partition, epoch)))).collect();
     Answer::Input(Input::EpochsConfirmed { freeze, epochs })
 }
 

@@ -121,14 +121,15 @@ impl Engine {
 
     fn start_delivery(&mut self, now: Now, ticket: Ticket, effects: &mut Effects) {
         let Some(entry) = self.entries.get(&ticket).filter(|entry| entry.stage == Stage::Ready) else { return };
-        let Some(state) = self.partitions.get(&entry.partition()) else { return };
-        if !state.is_active() {
+        let partition = entry.partition();
+        if !self.partitions.get(&partition).is_some_and(super::PartitionState::is_active) {
             return;
         }
         self.breaker.started(ticket);
         if self.needs_start(entry) {
             self.write_start(ticket);
         } else {
+            self.look_at_epoch(now, partition, effects);
             self.deliver(now, ticket, effects);
         }
     }

@@ -5,7 +5,7 @@ use crate::core::effect::{ClaimResult, Effect, Effects, Report};
 use crate::core::entry::Stage;
 use crate::core::input::{Now, Ticket};
 use crate::core::partition::Phase;
-use crate::core::record::{Epoch, Partition};
+use crate::core::record::Partition;
 
 impl Engine {
     pub(super) fn revoking(&mut self, partitions: &[Partition], deadline: Now) {
@@ -134,37 +134,5 @@ impl Engine {
         }
         self.accounting.handed_back += count;
         effects.push(Effect::Report(Report::HandedBack { partition, count }));
-    }
-
-    /// A process that stood still may have lost its partitions without knowing.
-    pub(super) fn notice_freeze(&mut self, now: Now, effects: &mut Effects) {
-        let gap = now.saturating_sub(self.last_input_at);
-        self.last_input_at = now;
-        if gap > self.config.freeze_gap && !self.partitions.is_empty() {
-            self.freezes += 1;
-            self.is_suspended = true;
-            effects.push(Effect::Report(Report::Frozen { gap }));
-            let partitions = self.partitions.keys().copied().collect();
-            effects.push(Effect::ConfirmEpochs { freeze: self.freezes, partitions });
-        }
-    }
-
-    pub(super) fn epochs_confirmed(
-        &mut self,
-        freeze: u64,
-        epochs: &[(Partition, Option<Epoch>)],
-        effects: &mut Effects,
-    ) {
-        // What was read before the process stood still once more says nothing.
-        if freeze != self.freezes {
-            return;
-        }
-        for (partition, epoch) in epochs {
-            if self.partitions.get(partition).is_some_and(|state| Some(state.epoch) != *epoch) {
-                self.fenced(*partition, effects);
-            }
-        }
-        self.is_suspended = false;
-        self.confirm_starts();
     }
 }

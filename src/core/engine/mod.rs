@@ -2,6 +2,7 @@
 //!
 //! Pure: the same state, time, input and seed give the same effects.
 
+mod confirm;
 mod deliver;
 mod hand_over;
 mod intake;
@@ -147,6 +148,8 @@ pub struct Engine {
     is_shutting_down: bool,
     /// Until the epochs are confirmed nothing starts.
     is_suspended: bool,
+    /// The epochs are being confirmed.
+    is_confirming: bool,
     /// Times that the process stood still.
     freezes: u64,
     last_input_at: Now,
@@ -187,6 +190,7 @@ impl Engine {
             parking_room: ParkingRoom::default(),
             is_shutting_down: false,
             is_suspended: false,
+            is_confirming: false,
             freezes: 0,
             last_input_at: Now::ZERO,
             accounting: Accounting::default(),
@@ -200,7 +204,7 @@ impl Engine {
         match input {
             Input::Assigned { partition, session, start, raised, parked } => {
                 let parked = ParkedLanes::new(now, parked);
-                self.assigned(partition, PartitionState::new(session, raised, start, parked), effects);
+                self.assigned(partition, PartitionState::new(now, session, raised, start, parked), effects);
             }
             Input::Polled { partition, session, records } => self.polled(now, partition, session, records, effects),
             Input::Claimed { found } => self.claimed(now, found, effects),
@@ -218,7 +222,7 @@ impl Engine {
                 }
             }
             Input::HolderInspected { ticket, abandoned } => self.holder_inspected(ticket, abandoned),
-            Input::EpochsConfirmed { freeze, epochs } => self.epochs_confirmed(freeze, &epochs, effects),
+            Input::EpochsConfirmed { freeze, epochs } => self.epochs_confirmed(now, freeze, &epochs, effects),
             Input::Revoking { partitions, deadline } => self.revoking(&partitions, deadline),
             Input::Lost { partitions } => self.lost(&partitions, effects),
             Input::Tick => {}

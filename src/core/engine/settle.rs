@@ -38,9 +38,13 @@ impl Engine {
             let Some(entry) = self.entries.get(&ticket).filter(|entry| entry.stage == Stage::Claiming) else {
                 continue;
             };
+            let partition = entry.partition();
             match rows.remove(&ticket) {
-                Some(row) => self.found(now, ticket, &row, effects),
-                None => fenced.push(entry.partition()),
+                Some(row) => {
+                    self.epoch_seen(now, partition);
+                    self.found(now, ticket, &row, effects);
+                }
+                None => fenced.push(partition),
             }
         }
         for partition in fenced {

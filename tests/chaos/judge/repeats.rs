@@ -22,6 +22,8 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
 /// Of a loss that happened while it heard nothing, a worker learns with its next heartbeat.
 const LEARNS_WITHIN: Duration = Duration::from_secs(3);
+/// Of one that has happened it learns from Postgres, when it starts deliveries.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// Who stands still for less neither misses an answer nor loses a partition by that: Kafka heard of it a heartbeat ago at most.
 const COUNTS_FROM: Duration = WEBHOOK_TIMEOUT;
 /// An answer that the gateway gave this long before its connections were broken may not have arrived.
@@ -138,8 +140,10 @@ impl Repeat<'_> {
     /// One of them had lost the partition to the other, and could not know it yet.
     fn is_unaware(&self) -> bool {
         let (Some(first), Some(second)) = (life_of(self.first.request), life_of(self.second)) else { return false };
-        let is_unaware =
-            |life, owner, asked| self.hears_nothing(life, asked) && !self.has_taken_back(life, owner, asked);
+        let is_unaware = |life, owner, asked| {
+            let is_told_nothing = self.stood_still(life, asked) || self.is_cut_off(life, owner, asked);
+            is_told_nothing && !self.has_taken_back(life, owner, asked)
+        };
         first.number != second.number
             && (is_unaware(second, first, self.second.received)
                 || (self.is_held_by(second) && is_unaware(first, second, self.first.request.received)))
@@ -150,14 +154,26 @@ impl Repeat<'_> {
         self.last_taking(life, asked) > self.last_taking(owner, asked)
     }
 
-    /// Kafka gives partitions away a session after the last it heard; whoever heard nothing himself learns that a little later.
-    fn hears_nothing(&self, life: Life, asked: Instant) -> bool {
-        let is_recent = |entry: &Entry, within| entry.overlaps(asked.checked_sub(within).unwrap_or(asked), asked);
-        self.first.evidence.entries.iter().any(|entry| match &entry.fault {
-            Fault::Frozen { life: of, .. } => *of == life && is_recent(entry, ARRIVES_WITHIN),
-            Fault::KafkaPath { .. } => takes_partitions(&entry.fault, life) && is_recent(entry, LEARNS_WITHIN),
-            _ => false,
-        })
+    /// What it had started before reaches the gateway when it goes on.
+    fn stood_still(&self, life: Life, asked: Instant) -> bool {
+        self.broken_within(
+            ARRIVES_WITHIN,
+            asked,
+            |fault| matches!(fault, Fault::Frozen { life: of, .. } if *of == life),
+        )
+    }
+
+    /// Kafka gives partitions away a session after the last it heard. Whoever heard nothing himself begins what he holds until Postgres
+    /// tells him of the owner.
+    fn is_cut_off(&self, life: Life, owner: Life, asked: Instant) -> bool {
+        let is_told = self.last_taking(owner, asked).is_some_and(|taken| asked.duration_since(taken) > TOLD_WITHIN);
+        let cuts_off = |fault: &Fault| matches!(fault, Fault::KafkaPath { .. }) && takes_partitions(fault, life);
+        !is_told && self.broken_within(LEARNS_WITHIN, asked, cuts_off)
+    }
+
+    fn broken_within(&self, time: Duration, asked: Instant, is_it: impl Fn(&Fault) -> bool) -> bool {
+        let since = asked.checked_sub(time).unwrap_or(asked);
+        self.first.evidence.entries.iter().any(|entry| is_it(&entry.fault) && entry.overlaps(since, asked))
     }
 
     /// The second worker asked as the owner that it had become before the settlement: it may have claimed it, or read it, before.

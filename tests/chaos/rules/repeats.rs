@@ -1,8 +1,9 @@
 //! What explains that an order was notified twice.
 
 use super::story::{Story, worker};
-use crate::chronicle::{Fault, Length, When};
+use crate::chronicle::{Fault, Length, Life, When};
 use crate::judge::{Cause, Check};
+use crate::support::proxy::Mode;
 
 const OK: Option<u16> = Some(200);
 
@@ -102,4 +103,19 @@ fn what_one_that_stood_still_delivered_of_another_is_delivered_by_that_one_too()
     assert_eq!(explained_of_unaware(&[10_000, 20_500]), None);
     assert_eq!(explained_of_unaware_who_takes(&[20], &[10_000]), Some(Cause::Unaware));
     assert_eq!(explained_of_unaware_who_takes(&[20_050], &[10_000]), None);
+}
+
+#[test]
+fn what_one_that_heard_nothing_from_kafka_began_is_explained_until_postgres_could_tell_it_of_the_owner() {
+    let cut_off = Life { slot: Some(0), ..worker(1) };
+    for (taken, cause) in [(20_000, Some(Cause::Unaware)), (17_000, None)] {
+        let mut story = Story::new();
+        let created = story.event("CREATED", [0, 0]);
+        story.asks(worker(2), created, [20_050, 20_070], OK);
+        story.asks(cut_off, created, [20_300, 20_320], OK);
+        story.happens(Fault::KafkaPath { slot: 0, mode: Mode::Silent }, [5_000, 25_000]);
+        story.takes(worker(2), 0, taken);
+        story.settled(created, taken + 10, 20_080);
+        assert_eq!(story.verdict().numbers.delivered_again.into_keys().next(), cause, "taken at {taken}");
+    }
 }

@@ -310,16 +310,44 @@ fn after_a_freeze_nothing_starts_until_the_epochs_are_confirmed() {
     bench.now += Duration::from_mins(1);
     bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, ours(claim, true))).collect() });
     assert!(bench.deliveries().is_empty());
-    bench.input(Input::EpochsConfirmed { freeze: 1, epochs: vec![(P0, Some(EPOCH))] });
+    bench.input(Input::EpochsConfirmed { freeze: 1, epochs: vec![(P0, EPOCH, true)] });
     assert_eq!(bench.deliveries().len(), 1);
 
     bench.now += Duration::from_mins(1);
     bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 1, 2)] });
-    bench.input(Input::EpochsConfirmed { freeze: 1, epochs: vec![(P0, Some(EPOCH))] });
+    bench.input(Input::EpochsConfirmed { freeze: 1, epochs: vec![(P0, EPOCH, true)] });
     assert!(bench.claims().len() <= 1 && bench.engine.is_suspended, "an answer from before the second freeze counts");
-    bench.input(Input::EpochsConfirmed { freeze: 2, epochs: vec![(P0, Some(Epoch(2)))] });
+    bench.input(Input::EpochsConfirmed { freeze: 2, epochs: vec![(P0, EPOCH, false)] });
     assert!(bench.deliveries().is_empty());
     assert!(bench.reports().iter().any(|report| matches!(report, Report::Fenced { .. })));
+}
+
+#[test]
+fn deliveries_that_begin_long_after_the_last_claim_ask_whose_the_partition_is_and_of_a_lost_one_none_begins_any_more() {
+    let mut bench = Bench::with(config(1, 1), (0..4).map(|offset| order(P0, offset, offset.unsigned_abs())).collect());
+    let questions = |bench: &mut Bench| {
+        bench.take(
+            |effect| if let Effect::ConfirmEpochs { partitions, .. } = effect { Ok(partitions) } else { Err(effect) },
+        )
+    };
+    bench.grant_claims();
+    assert!(questions(&mut bench).is_empty(), "the claim has just shown it");
+    bench.now += Duration::from_secs(1);
+    bench.deliver_next(Ok(()));
+    assert_eq!(questions(&mut bench), [[(P0, EPOCH)]]);
+    bench.now += Duration::from_secs(1);
+    bench.deliver_next(Ok(()));
+    assert!(questions(&mut bench).is_empty(), "one at a time");
+    bench.input(Input::EpochsConfirmed { freeze: 0, epochs: vec![(P0, EPOCH, true)] });
+    bench.deliver_next(Ok(()));
+    assert!(questions(&mut bench).is_empty(), "it has just been confirmed");
+    assert_eq!(bench.deliveries().len(), 1, "no delivery waits for the answer");
+
+    bench.input(Input::EpochsConfirmed { freeze: 0, epochs: vec![(P0, Epoch(0), false)] });
+    assert!(bench.engine.partitions.contains_key(&P0), "that was asked before the partition had this epoch");
+    bench.input(Input::EpochsConfirmed { freeze: 0, epochs: vec![(P0, EPOCH, false)] });
+    assert!(bench.reports().iter().any(|report| matches!(report, Report::Fenced { .. })));
+    assert!(!bench.engine.partitions.contains_key(&P0));
 }
 
 #[test]

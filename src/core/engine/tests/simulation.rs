@@ -271,8 +271,8 @@ impl World {
                 self.input(index, Input::HolderInspected { ticket, abandoned: is_abandoned.then_some(holder) });
             }
             Effect::ConfirmEpochs { freeze, partitions } => {
-                let epoch = |partition| (partition, self.tables.epoch(partition));
-                let epochs = partitions.into_iter().map(epoch).collect();
+                let read = |(partition, epoch)| (partition, epoch, self.tables.epoch(partition) == Some(epoch));
+                let epochs = partitions.into_iter().map(read).collect();
                 self.input(index, Input::EpochsConfirmed { freeze, epochs });
             }
             other => panic!("{other:?} is no question"),

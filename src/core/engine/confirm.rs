@@ -1,0 +1,76 @@
+//! Whether the partitions are still ours, as Postgres has it: Kafka may be late to tell that they are another's.
+//!
+//! Claims tell it in passing. A delivery that begins when none has for a while asks, and does not wait: whoever is cut off from Kafka
+//! and not from the gateway begins little more of what it holds. After a freeze nothing begins before the answer.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::core::effect::{Effect, Effects, Report};
+use crate::core::input::Now;
+use crate::core::record::{Epoch, Partition};
+
+/// How long the last word of Postgres is enough for a delivery to begin without a question.
+const SEEN_FOR: Duration = Duration::from_millis(200);
+
+impl Engine {
+    /// A process that stood still may have lost its partitions without knowing.
+    pub(super) fn notice_freeze(&mut self, now: Now, effects: &mut Effects) {
+        let gap = now.saturating_sub(self.last_input_at);
+        self.last_input_at = now;
+        if gap > self.config.freeze_gap && !self.partitions.is_empty() {
+            self.freezes += 1;
+            self.is_suspended = true;
+            effects.push(Effect::Report(Report::Frozen { gap }));
+            self.confirm_epochs(effects);
+        }
+    }
+
+    /// A delivery of the partition begins.
+    pub(super) fn look_at_epoch(&mut self, now: Now, partition: Partition, effects: &mut Effects) {
+        let seen_at = self.partitions.get(&partition).map(|state| state.epoch_seen_at);
+        if !self.is_confirming && seen_at.is_some_and(|at| now.saturating_sub(at) > SEEN_FOR) {
+            self.confirm_epochs(effects);
+        }
+    }
+
+    fn confirm_epochs(&mut self, effects: &mut Effects) {
+        self.is_confirming = true;
+        let partitions = self.partitions.iter().map(|(partition, state)| (*partition, state.epoch)).collect();
+        effects.push(Effect::ConfirmEpochs { freeze: self.freezes, partitions });
+    }
+
+    /// The statement passed the fence.
+    pub(super) fn epoch_seen(&mut self, now: Now, partition: Partition) {
+        if let Some(state) = self.partitions.get_mut(&partition) {
+            state.epoch_seen_at = now;
+        }
+    }
+
+    pub(super) fn epochs_confirmed(
+        &mut self,
+        now: Now,
+        freeze: u64,
+        epochs: &[(Partition, Epoch, bool)],
+        effects: &mut Effects,
+    ) {
+        // What was read before the process stood still once more says nothing.
+        if freeze != self.freezes {
+            return;
+        }
+        for (partition, epoch, is_highest) in epochs {
+            // It may have begun a new session since.
+            if self.partitions.get(partition).is_none_or(|state| state.epoch != *epoch) {
+                continue;
+            }
+            if *is_highest {
+                self.epoch_seen(now, *partition);
+            } else {
+                self.fenced(*partition, effects);
+            }
+        }
+        self.is_confirming = false;
+        self.is_suspended = false;
+        self.confirm_starts();
+    }
+}
