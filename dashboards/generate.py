@@ -387,7 +387,7 @@ def infrastructure():
                 "2": {"text": "open", "color": RED, "index": 2},
             },
         }],
-        runbooks=["HeraldPostgresUnavailable", "HeraldGatewayUnavailable"],
+        runbooks=["HeraldKafkaUnavailable", "HeraldPostgresUnavailable", "HeraldGatewayUnavailable"],
     )
     yield panel(
         "timeseries", "Attempts per second, by result",

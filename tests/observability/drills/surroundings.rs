@@ -56,7 +56,9 @@ pub async fn commits_refused_and_then_kafka_hangs(prometheus: &Prometheus) {
     // A batch under way would wait for the broker.
     drill.traffic.take().unwrap().end().await;
     broker.freeze();
-    drill.raises(&["HeraldCommitFailing", "HeraldNoPartitionsAssigned", "HeraldPartitionStuck"]).await;
+    let alerts =
+        ["HeraldCommitFailing", "HeraldKafkaUnavailable", "HeraldNoPartitionsAssigned", "HeraldPartitionStuck"];
+    drill.raises(&alerts).await;
     broker.thaw();
 }
 
