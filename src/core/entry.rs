@@ -136,6 +136,8 @@ pub(super) struct ParkingPlan {
     pub(super) key: LaneKey,
     pub(super) due: Now,
     pub(super) error: Option<String>,
+    /// Of when that was decided, as of a burial.
+    pub(super) serial: Serial,
 }
 
 /// Why a record is given up on.

@@ -37,7 +37,8 @@ impl Postgres {
     /// or its identity was settled otherwise, or a later statement of this epoch was faster. One that comes out of the table is of
     /// a replay still; what such a replay left behind makes no replay of one that comes from Kafka.
     ///
-    /// No two of a batch have the same identity. Parking may be repeated.
+    /// No two of a batch have the same identity. Parking may be repeated: it has the serial that it had before, and so leaves a replay as
+    /// it was scheduled since.
     pub async fn park(&self, parkings: &[Parking]) -> Result<Vec<Ticket>, LedgerFailure> {
         let rows = Rows::of(parkings.iter().map(|parking| RowOf::from(&parking.settlement)));
         let columns = ParkedColumns::of(parkings);
@@ -50,14 +51,14 @@ impl Postgres {
              input AS MATERIALIZED (
                SELECT i.* FROM unnest($4::text[], $5::text[], $6::bytea[], $7::integer[], $8::bigint[], $9::bigint[],
                                       $10::bigint[], $11::integer[], $12::float8[], $13::float8[], $14::text[], $15::bytea[],
-                                      $16::text[], $18::boolean[])
+                                      $16::text[], $17::boolean[], $18::bigint[])
                    AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch,
-                        key_hash, attempts, wait, first_failed_ago, error, record, failures, was_parked)
+                        key_hash, attempts, wait, first_failed_ago, error, record, failures, was_parked, serial)
                  JOIN fence USING (kpartition, epoch)),
              moved AS (
                INSERT INTO processed_orders AS l (consumer_group, order_id, event_type, state, fingerprint, topic,
                       kpartition, koffset, epoch, serial)
-               SELECT $1, order_id, event_type, 'p', fingerprint, $2, kpartition, koffset, epoch, $17
+               SELECT $1, order_id, event_type, 'p', fingerprint, $2, kpartition, koffset, epoch, serial
                  FROM input ORDER BY order_id, event_type
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
                SET state = 'p', epoch = excluded.epoch, serial = excluded.serial, starts = 0
@@ -104,8 +105,8 @@ impl Postgres {
             columns.errors.as_slice() as _,
             &columns.records,
             columns.failures.as_slice() as _,
-            rows.serial,
             &columns.were_parked,
+            &columns.serials,
         );
         let moved = self.answer(statement.fetch_all(&mut *lease)).await;
         let moved = lease.end(moved).await?;
@@ -350,6 +351,7 @@ struct ParkedColumns<'a> {
     records: Vec<Vec<u8>>,
     failures: Vec<String>,
     were_parked: Vec<bool>,
+    serials: Vec<i64>,
 }
 
 impl<'a> ParkedColumns<'a> {
@@ -364,6 +366,7 @@ impl<'a> ParkedColumns<'a> {
             columns.records.push(stored_record::encode(&parking.record));
             columns.failures.push(history::encode(&parking.failures));
             columns.were_parked.push(parking.settlement.was_parked);
+            columns.serials.push(parking.settlement.serial.0.cast_signed());
         }
         columns
     }

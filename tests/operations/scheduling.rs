@@ -13,7 +13,8 @@ use crate::ledger::starts::numbered;
 /// Parks a replayed order as the owner of its partition does whose try failed. Says whether that was accepted.
 async fn parks(office: &Office, order_id: &str, at: Coordinates, epoch: Epoch, serial: u64) -> bool {
     let parking = parking(order_id, at, epoch);
-    let parking = Parking { settlement: numbered(serial, parking.settlement.clone()), ..parking };
+    let settlement = Settlement { was_parked: true, ..numbered(serial, parking.settlement.clone()) };
+    let parking = Parking { settlement, ..parking };
     office.database.postgres.park(&[parking]).await.unwrap().len() == 1
 }
 
@@ -73,6 +74,24 @@ async fn a_burial_that_is_repeated_or_comes_late_leaves_an_order_that_was_schedu
         assert_eq!(office.database.ledger("1").await, format!("p 0/1 e{}", epoch.0));
         assert_eq!(office.state("1").await, "replaying");
     }
+}
+
+#[tokio::test]
+async fn a_parking_that_is_repeated_or_comes_late_leaves_a_replay_as_it_was_scheduled_since() {
+    let office = Office::with_letters(1).await;
+    let epoch = office.database.raise(0).await;
+    let ana = office.operator("ana");
+    let first = running(&ana, &[1]).await;
+    office.database.postgres.schedule(first, &[scheduling(1, 1)]).await.unwrap();
+    assert!(parks(&office, "1", at(0, 1), epoch, 2).await);
+    assert!(parks(&office, "1", at(0, 1), epoch, 2).await, "the same one");
+    ana.cancel_replay(first).await.unwrap();
+    office.database.postgres.take_back_cancelled().await.unwrap();
+    let again = running(&ana, &[1]).await;
+    office.database.postgres.schedule(again, &[scheduling(1, 1)]).await.unwrap();
+    assert!(!parks(&office, "1", at(0, 1), epoch, 2).await);
+    assert_eq!(office.database.look("SELECT attempts::text FROM parked_events").await, "0");
+    assert!(parks(&office, "1", at(0, 1), epoch, 3).await, "its own");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use super::Engine;
 use super::intake::ENTRY_OVERHEAD_BYTES;
 use crate::core::attempts::Attempts;
 use crate::core::decode::Decoded;
-use crate::core::effect::{Effect, Effects, Outcome, ParkedKey, Report};
+use crate::core::effect::{Effect, Effects, Outcome, ParkedKey, Report, Serial};
 use crate::core::entry::{Blame, Burial, Entry, FailedAt, Origin, ParkingPlan, Stage};
 use crate::core::event::Fingerprint;
 use crate::core::failure::{LedgerFailure, Reason};
@@ -59,7 +59,7 @@ impl Engine {
             Origin::Parked | Origin::Replayed => entry.key,
             Origin::Polled { .. } => entry.lane.unwrap_or_else(|| LaneKey::of_unordered(&entry.identity)),
         };
-        entry.parking = Some(ParkingPlan { key, due, error });
+        entry.parking = Some(ParkingPlan { key, due, error, serial: Serial(self.serial.0 + 1) });
         if let (false, Some(state)) = (entry.is_parked(), self.partitions.get_mut(&entry.record.coordinates.partition))
         {
             state.parked.joins(key);

@@ -172,7 +172,7 @@ impl RowOf<'_> {
         let entry = self.entry;
         let plan = entry.parking.as_ref()?;
         Some(Parking {
-            settlement: self.settlement(),
+            settlement: Self { serial: plan.serial, ..self }.settlement(),
             key: plan.key,
             attempts: entry.attempts,
             wait: plan.due.saturating_sub(now),

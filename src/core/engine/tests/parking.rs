@@ -16,8 +16,8 @@ pub(super) struct Bench {
     pub(super) reports: Vec<Report>,
     pub(super) stored: i64,
     pub(super) is_ledger_away: bool,
-    /// Burials are carried out, and nobody hears of it.
-    pub(super) are_burials_unheard: bool,
+    /// What is parked or buried is so, and nobody hears of it.
+    pub(super) is_unheard: bool,
 }
 
 impl Bench {
@@ -36,7 +36,7 @@ impl Bench {
             reports: Vec::new(),
             stored: 0,
             is_ledger_away: false,
-            are_burials_unheard: false,
+            is_unheard: false,
         };
         bench.begin_session();
         bench
@@ -100,13 +100,16 @@ impl Bench {
             }
             Effect::Park(batch) => {
                 let parked: Vec<_> = batch.iter().filter(|parking| tables.park(now, parking)).collect();
+                if self.is_unheard {
+                    return away(Operation::Park);
+                }
                 return Some(Input::Parked {
                     parked: parked.iter().map(|parking| parking.settlement.ticket).collect(),
                 });
             }
             Effect::Dead(batch) => {
                 let buried: Vec<_> = batch.iter().filter(|letter| tables.bury(letter)).collect();
-                if self.are_burials_unheard {
+                if self.is_unheard {
                     return away(Operation::Dead);
                 }
                 return Some(Input::Buried { buried: buried.iter().map(|letter| letter.settlement.ticket).collect() });

@@ -151,11 +151,11 @@ fn a_burial_that_is_repeated_leaves_what_was_scheduled_since_to_its_replay_where
     {
         let mut bench = Bench::new(|_| {});
         begin(&mut bench);
-        bench.are_burials_unheard = true;
+        bench.is_unheard = true;
         bench.answer_next(fails(FailureClass::Permanent));
         assert!(bench.tables.is_dead(&identity("1")), "{origin}");
         bench.tables.schedule_replay(&order(P0, 0, 1));
-        bench.are_burials_unheard = false;
+        bench.is_unheard = false;
         bench.wait(Duration::from_mins(2));
         assert_eq!(bench.tables.ledger[&identity("1")].state, LedgerState::Parked, "{origin}");
         let rows = due(&mut bench);
@@ -163,6 +163,25 @@ fn a_burial_that_is_repeated_leaves_what_was_scheduled_since_to_its_replay_where
         assert_eq!(bench.answer(Ok(())).0, 0, "{origin}");
         assert_eq!(bench.tables.ledger[&identity("1")].state, LedgerState::Done, "{origin}");
     }
+}
+
+#[test]
+fn a_parking_that_is_repeated_leaves_a_replay_as_it_was_scheduled_since() {
+    let mut bench = dead(vec![order(P0, 0, 1)]);
+    replay(&mut bench, &order(P0, 0, 1));
+    bench.is_unheard = true;
+    bench.answer(fails(TRANSIENT));
+    let attempts = |bench: &Bench| bench.tables.parked[&identity("1")].attempts;
+    assert_eq!(attempts(&bench), 1);
+    bench.tables.cancel_replays();
+    assert!(bench.tables.is_dead(&identity("1")));
+    bench.tables.schedule_replay(&order(P0, 0, 1));
+    bench.is_unheard = false;
+    bench.wait(Duration::from_mins(2));
+    assert_eq!(attempts(&bench), 0);
+    let rows = due(&mut bench);
+    bench.input(Input::ReplaysLoaded { replays: rows });
+    assert_eq!(bench.answer(Ok(())), (0, 1));
 }
 
 fn identity(order_id: &str) -> Identity {
