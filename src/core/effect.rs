@@ -57,7 +57,7 @@ pub type Effects = Vec<Effect>;
 /// Grows with each statement of a process. One that was given up may be carried out late: it must not undo what a later one of the
 /// same ownership wrote. The epoch fences those of earlier ownerships. A replay that is scheduled counts one on from the last: what was
 /// found or decided before it is earlier.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Serial(pub u64);
 
 /// One row to claim. No two of a batch have the same identity.

@@ -26,14 +26,14 @@ pub enum Input {
     Lost { partitions: Vec<Partition> },
     /// Records of one session of one partition, in offset order.
     Polled { partition: Partition, session: Session, records: Vec<Record> },
-    /// What the claims of one batch found. A ticket that is missing was fenced.
-    Claimed { found: Vec<(Ticket, LedgerRow)> },
+    /// What the claims of the batch with this serial found. A ticket that is missing was fenced.
+    Claimed { serial: Serial, found: Vec<(Ticket, LedgerRow)> },
     /// The starts of one batch that are durable. A ticket that is missing was fenced, or was settled otherwise.
     Started { started: Vec<Ticket> },
     /// Whoever holds a copy may take the claims of the batch of `Yield`.
     Yielded,
-    /// All rows of the batch of `Done` are durable.
-    Settled,
+    /// All rows of the batch of `Done` with this serial are durable.
+    Settled { serial: Serial },
     /// The dead letters of one batch that are durable. A ticket that is missing was fenced, or was dead already.
     Buried { buried: Vec<Ticket> },
     /// The parked records of one batch that are durable. A ticket that is missing was fenced, or was settled otherwise.
@@ -56,13 +56,13 @@ pub enum Input {
     Shutdown { deadline: Now },
 }
 
-/// The ledger statements, each with at most one batch under way.
+/// The ledger statements. Of those with a serial several batches may be under way, of the others one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    Claim,
+    Claim(Serial),
     Yield,
     Start,
-    Done,
+    Done(Serial),
     Park,
     Dead,
     LoadParked,

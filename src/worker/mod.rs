@@ -285,7 +285,7 @@ impl Worker {
             Input::Claimed { .. }
             | Input::Yielded
             | Input::Started { .. }
-            | Input::Settled
+            | Input::Settled { .. }
             | Input::Parked { .. }
             | Input::ParkedLoaded { .. } => {
                 self.health.resolve(NotReady::Postgres);

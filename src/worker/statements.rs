@@ -22,8 +22,9 @@ pub(super) struct Ledger {
 }
 
 pub(super) async fn claim(ledger: Ledger, batch: Vec<Claim>) -> Answer {
-    let statement = async { ledger.postgres.claim(&batch).await.map(|found| Input::Claimed { found }) };
-    answer(Operation::Claim, batch.len(), &ledger.telemetry, statement).await
+    let serial = batch.first().map(|claim| claim.serial).unwrap_or_default();
+    let statement = async { ledger.postgres.claim(&batch).await.map(|found| Input::Claimed { serial, found }) };
+    answer(Operation::Claim(serial), batch.len(), &ledger.telemetry, statement).await
 }
 
 pub(super) async fn yield_claims(ledger: Ledger, batch: Vec<Settlement>) -> Answer {
@@ -37,8 +38,9 @@ pub(super) async fn start(ledger: Ledger, batch: Vec<Start>) -> Answer {
 }
 
 pub(super) async fn done(ledger: Ledger, batch: Vec<Settlement>) -> Answer {
-    let statement = async { ledger.postgres.done(&batch).await.map(|()| Input::Settled) };
-    answer(Operation::Done, batch.len(), &ledger.telemetry, statement).await
+    let serial = batch.first().map(|settlement| settlement.serial).unwrap_or_default();
+    let statement = async { ledger.postgres.done(&batch).await.map(|()| Input::Settled { serial }) };
+    answer(Operation::Done(serial), batch.len(), &ledger.telemetry, statement).await
 }
 
 pub(super) async fn park(ledger: Ledger, batch: Vec<Parking>) -> Answer {
@@ -71,10 +73,10 @@ async fn answer(
     let started = Instant::now();
     let answered = caught(statement).await;
     let statement = match operation {
-        Operation::Claim => Statement::Claim,
+        Operation::Claim(_) => Statement::Claim,
         Operation::Yield => Statement::Yield,
         Operation::Start => Statement::Start,
-        Operation::Done => Statement::Done,
+        Operation::Done(_) => Statement::Done,
         Operation::Park => Statement::Park,
         Operation::Dead => Statement::Dead,
         Operation::LoadParked => Statement::LoadParked,

@@ -105,7 +105,7 @@ impl World {
         match effect {
             Effect::Claim(batch) => {
                 let found = batch.iter().map(|claim| (claim.ticket, self.claim(claim))).collect();
-                return Some(Input::Claimed { found });
+                return Some(Input::Claimed { serial: batch[0].serial, found });
             }
             Effect::Yield(_) => return Some(Input::Yielded),
             Effect::Start(batch) => {
@@ -117,7 +117,7 @@ impl World {
                     self.settle(&settlement.identity, LedgerState::Done);
                     self.parked.remove(&settlement.coordinates.offset);
                 }
-                return Some(Input::Settled);
+                return Some(Input::Settled { serial: batch[0].serial });
             }
             Effect::Park(batch) => {
                 let parked = batch.iter().map(|parking| parking.settlement.ticket).collect();

@@ -37,10 +37,12 @@ use park::Loads;
 use pause::ParkingRoom;
 use start::Suspects;
 
+/// What every record needs. While one batch is answered and what it brought is taken in, Postgres has the other to work on.
+const EVERY_RECORD: BatchLimits = BatchLimits { at_once: 2, ..LEDGER_BATCH };
 /// Rows of a statement that carries no payloads.
-const LEDGER_BATCH: BatchLimits = BatchLimits { rows: 1_000, bytes: 16 << 20 };
+const LEDGER_BATCH: BatchLimits = BatchLimits { rows: 1_000, bytes: 16 << 20, at_once: 1 };
 /// Rows and payload bytes of a statement that does.
-const PAYLOAD_BATCH: BatchLimits = BatchLimits { rows: 100, bytes: 4 << 20 };
+const PAYLOAD_BATCH: BatchLimits = BatchLimits { rows: 100, bytes: 4 << 20, at_once: 1 };
 
 /// What the engine decides by.
 #[derive(Debug)]
@@ -166,10 +168,10 @@ impl Engine {
             partitions: BTreeMap::new(),
             entries: Entries::default(),
             orphans: HashMap::new(),
-            claims: BatchQueue::new(LEDGER_BATCH),
+            claims: BatchQueue::new(EVERY_RECORD),
             yields: BatchQueue::new(LEDGER_BATCH),
             starts: BatchQueue::new(LEDGER_BATCH),
-            settlements: BatchQueue::new(LEDGER_BATCH),
+            settlements: BatchQueue::new(EVERY_RECORD),
             parkings: BatchQueue::new(PAYLOAD_BATCH),
             burials: BatchQueue::new(PAYLOAD_BATCH),
             loads: Loads::default(),
@@ -207,10 +209,10 @@ impl Engine {
                 self.assigned(partition, PartitionState::new(now, session, raised, start, parked), effects);
             }
             Input::Polled { partition, session, records } => self.polled(now, partition, session, records, effects),
-            Input::Claimed { found } => self.claimed(now, found, effects),
+            Input::Claimed { serial, found } => self.claimed(now, serial, found, effects),
             Input::Yielded => self.yielded(),
             Input::Started { started } => self.started(now, &started, effects),
-            Input::Settled => self.settled(now, effects),
+            Input::Settled { serial } => self.settled(now, serial, effects),
             Input::Parked { parked } => self.parked(now, &parked, effects),
             Input::ParkedLoaded { lanes } => self.parked_loaded(now, lanes, effects),
             Input::Buried { buried } => self.buried(now, &buried, effects),

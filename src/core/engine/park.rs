@@ -70,7 +70,7 @@ impl Engine {
 
     pub(super) fn parked(&mut self, now: Now, parked: &[Ticket], effects: &mut Effects) {
         let parked: HashSet<Ticket> = parked.iter().copied().collect();
-        for ticket in self.parkings.succeeded() {
+        for ticket in self.parkings.succeeded(None) {
             let Some(entry) = self.entries.get_mut(&ticket) else { continue };
             let Some(ParkingPlan { key, due, .. }) = entry.parking.take() else { continue };
             let (partition, origin, is_durable) = (entry.partition(), entry.origin, parked.contains(&ticket));

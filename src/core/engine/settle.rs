@@ -30,10 +30,10 @@ enum HolderHere {
 }
 
 impl Engine {
-    pub(super) fn claimed(&mut self, now: Now, found: Vec<(Ticket, LedgerRow)>, effects: &mut Effects) {
+    pub(super) fn claimed(&mut self, now: Now, serial: Serial, found: Vec<(Ticket, LedgerRow)>, effects: &mut Effects) {
         let mut rows: foldhash::HashMap<Ticket, LedgerRow> = found.into_iter().collect();
         let mut fenced = Vec::new();
-        for ticket in self.claims.succeeded() {
+        for ticket in self.claims.succeeded(Some(serial)) {
             // Handed back meanwhile: the next owner takes the claim over.
             let Some(entry) = self.entries.get(&ticket).filter(|entry| entry.stage == Stage::Claiming) else {
                 continue;
@@ -180,7 +180,7 @@ impl Engine {
     }
 
     pub(super) fn yielded(&mut self) {
-        for ticket in self.yields.succeeded() {
+        for ticket in self.yields.succeeded(None) {
             if self.entries.get(&ticket).is_none_or(|entry| entry.stage != Stage::Yielding) {
                 continue;
             }
@@ -233,15 +233,15 @@ impl Engine {
         self.burials.push(ticket);
     }
 
-    pub(super) fn settled(&mut self, now: Now, effects: &mut Effects) {
-        for ticket in self.settlements.succeeded() {
+    pub(super) fn settled(&mut self, now: Now, serial: Serial, effects: &mut Effects) {
+        for ticket in self.settlements.succeeded(Some(serial)) {
             self.end(now, ticket, Outcome::Notified, effects);
         }
     }
 
     pub(super) fn buried(&mut self, now: Now, buried: &[Ticket], effects: &mut Effects) {
         let buried: HashSet<Ticket> = buried.iter().copied().collect();
-        for ticket in self.burials.succeeded() {
+        for ticket in self.burials.succeeded(None) {
             if buried.contains(&ticket) {
                 self.end_buried(now, ticket, effects);
             } else {

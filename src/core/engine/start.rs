@@ -113,7 +113,7 @@ impl Engine {
 
     pub(super) fn started(&mut self, now: Now, started: &[Ticket], effects: &mut Effects) {
         let started: HashSet<Ticket> = started.iter().copied().collect();
-        for ticket in self.starts.succeeded() {
+        for ticket in self.starts.succeeded(None) {
             let Some(entry) = self.entries.get_mut(&ticket) else { continue };
             match entry.stage {
                 Stage::Starting if started.contains(&ticket) => self.start_is_durable(now, ticket, effects),

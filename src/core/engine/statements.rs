@@ -15,17 +15,17 @@ impl Engine {
     }
 
     /// The queue of an operation, with the chance that its waits need. Parked keys have none: they are read by when they are due.
-    fn queue_mut(&mut self, operation: Operation) -> Option<(&mut BatchQueue, &mut fastrand::Rng)> {
-        let queue = match operation {
-            Operation::Claim => &mut self.claims,
-            Operation::Yield => &mut self.yields,
-            Operation::Start => &mut self.starts,
-            Operation::Done => &mut self.settlements,
-            Operation::Park => &mut self.parkings,
-            Operation::Dead => &mut self.burials,
+    fn queue_mut(&mut self, operation: Operation) -> Option<(&mut BatchQueue, Option<Serial>, &mut fastrand::Rng)> {
+        let (queue, serial) = match operation {
+            Operation::Claim(serial) => (&mut self.claims, Some(serial)),
+            Operation::Yield => (&mut self.yields, None),
+            Operation::Start => (&mut self.starts, None),
+            Operation::Done(serial) => (&mut self.settlements, Some(serial)),
+            Operation::Park => (&mut self.parkings, None),
+            Operation::Dead => (&mut self.burials, None),
             Operation::LoadParked => return None,
         };
-        Some((queue, &mut self.random))
+        Some((queue, serial, &mut self.random))
     }
 
     pub(super) fn is_ledger_failing(&self) -> bool {
@@ -33,7 +33,8 @@ impl Engine {
     }
 
     pub(super) fn send_batches(&mut self, now: Now, effects: &mut Effects) {
-        let claims = self.claims.next(now, |ticket| {
+        self.serial.0 += 1;
+        let claims = self.claims.next(now, self.serial, |ticket| {
             let entry = self.entries.get(&ticket).filter(|entry| entry.stage == Stage::Claiming)?;
             Some((&entry.identity, 0))
         });
@@ -45,18 +46,17 @@ impl Engine {
                 Some((&entry.identity, bytes(entry)))
             }
         };
-        let yields = self.yields.next(now, describe(Stage::Yielding, |_| 0));
-        let settlements = self.settlements.next(now, describe(Stage::Settling, |_| 0));
-        let starts = self.starts.next(now, |ticket| {
+        let yields = self.yields.next(now, self.serial, describe(Stage::Yielding, |_| 0));
+        let settlements = self.settlements.next(now, self.serial, describe(Stage::Settling, |_| 0));
+        let starts = self.starts.next(now, self.serial, |ticket| {
             let entry = entries.get(&ticket).filter(|entry| starts_to_write(entry).is_some())?;
             Some((&entry.identity, 0))
         });
-        let parkings = self.parkings.next(now, describe(Stage::Parking, |entry| entry.bytes));
-        let burials = self.burials.next(now, |ticket| {
+        let parkings = self.parkings.next(now, self.serial, describe(Stage::Parking, |entry| entry.bytes));
+        let burials = self.burials.next(now, self.serial, |ticket| {
             let entry = entries.get(&ticket).filter(|entry| matches!(entry.stage, Stage::Burying { .. }))?;
             Some((&entry.identity, entry.bytes))
         });
-        self.serial.0 += 1;
         let row =
             |ticket: &Ticket| entries.get(ticket).map(|entry| RowOf { ticket: *ticket, entry, serial: self.serial });
         if !claims.is_empty() {
@@ -90,8 +90,10 @@ impl Engine {
     ) {
         self.leave_orphans(operation, effects);
         let schedule = self.outage.clone();
-        let Some((queue, random)) = self.queue_mut(operation) else { return self.not_loaded(now, failure, effects) };
-        match queue.failed(now, failure, &schedule, random) {
+        let Some((queue, serial, random)) = self.queue_mut(operation) else {
+            return self.not_loaded(now, failure, effects);
+        };
+        match queue.failed(now, serial, failure, &schedule, random) {
             BatchFailure::Repeated => {}
             BatchFailure::Held { wait, error } => effects.push(Effect::Report(Report::LedgerHeld { wait, error })),
             BatchFailure::BadRecord { ticket, error } => self.bad_record(now, operation, ticket, error, effects),
@@ -100,13 +102,15 @@ impl Engine {
 
     /// What is decided about a record is not tried again for a partition that is gone; that it was notified is a fact.
     fn leave_orphans(&mut self, operation: Operation, effects: &mut Effects) {
-        let batch = match operation {
-            Operation::Park => self.parkings.under_way(),
-            Operation::Dead => self.burials.under_way(),
-            Operation::Claim | Operation::Yield | Operation::Start | Operation::Done | Operation::LoadParked => return,
+        let queue = match operation {
+            Operation::Park => &self.parkings,
+            Operation::Dead => &self.burials,
+            Operation::Claim(_) | Operation::Yield | Operation::Start | Operation::Done(_) | Operation::LoadParked => {
+                return;
+            }
         };
         let is_orphaned = |ticket: &Ticket| self.entries.get(ticket).is_some_and(|entry| entry.orphaned);
-        let orphaned: Vec<Ticket> = batch.iter().copied().filter(is_orphaned).collect();
+        let orphaned: Vec<Ticket> = queue.under_way().filter(is_orphaned).collect();
         for ticket in orphaned {
             self.leave_to_next_owner(ticket, effects);
         }
@@ -116,14 +120,14 @@ impl Engine {
     fn bad_record(&mut self, now: Now, operation: Operation, ticket: Ticket, error: String, effects: &mut Effects) {
         let Some(entry) = self.entries.get(&ticket) else { return };
         let has_synthetic_identity = entry.burial.is_some();
-        if operation == Operation::Claim && !has_synthetic_identity {
+        if matches!(operation, Operation::Claim(_)) && !has_synthetic_identity {
             return self.bury_under_own_identity(ticket, Burial { reason: Reason::Invalid, class: "permanent", error });
         }
         // Nothing of a synthetic identity, nor of a row that was claimed, can be bad data: a fault of ours or of the
         // schema. Custody is kept: the record waits as in an outage.
         let wait = self.outage.bound(u32::MAX);
         effects.push(Effect::Report(Report::LedgerHeld { wait, error }));
-        let Some((queue, _)) = self.queue_mut(operation) else { return };
+        let Some((queue, ..)) = self.queue_mut(operation) else { return };
         queue.push(ticket);
         queue.hold(now + wait);
     }

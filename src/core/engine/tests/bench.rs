@@ -85,6 +85,22 @@ impl Bench {
         self.engine.handle(self.now, input, &mut self.effects);
     }
 
+    /// Answers the claims under way.
+    pub(super) fn claimed(&mut self, found: Vec<(Ticket, LedgerRow)>) {
+        self.input(Input::Claimed { serial: self.engine.claims.first_serial(), found });
+    }
+
+    /// Answers the settlements under way.
+    pub(super) fn settled(&mut self) {
+        self.input(Input::Settled { serial: self.engine.settlements.first_serial() });
+    }
+
+    /// Answers the claims under way, which failed as a whole.
+    pub(super) fn claims_failed(&mut self, failure: LedgerFailure) {
+        let operation = Operation::Claim(self.engine.claims.first_serial());
+        self.input(Input::LedgerFailed { operation, failure });
+    }
+
     pub(super) fn wait(&mut self, wait: Duration) {
         // In small steps: a large one is a process that stood still.
         let until = self.now + wait;
@@ -131,7 +147,7 @@ impl Bench {
                 return;
             }
             let found = claims.iter().map(|claim| (claim.ticket, ours(claim, true))).collect();
-            self.input(Input::Claimed { found });
+            self.claimed(found);
         }
     }
 
@@ -150,7 +166,7 @@ impl Bench {
         self.input(Input::Polled { partition: P0, session: SESSION, records });
         self.grant_claims();
         self.deliver_next(Ok(()));
-        self.input(Input::Settled);
+        self.settled();
     }
 
     pub(super) fn buried(&mut self) -> Vec<(Reason, u32)> {

@@ -37,11 +37,11 @@ fn a_claim_is_never_taken_from_a_holder_that_was_taken_over_since_it_was_judged(
     let session = Session(9);
     bench.input(Input::Assigned { partition: there.partition, session, start: Offset(0), raised, parked: Vec::new() });
     let row = tables.claim(&claim).unwrap();
-    bench.input(Input::Claimed { found: vec![(claim.ticket, row)] });
+    bench.claimed(vec![(claim.ticket, row)]);
     assert!(bench.claims().remove(0).seize_from.is_some());
 
     // While Postgres is away the partition goes to another worker, which delivers the copy.
-    bench.input(Input::LedgerFailed { operation: Operation::Claim, failure: LedgerFailure::Outage("gone".into()) });
+    bench.claims_failed(LedgerFailure::Outage("gone".into()));
     bench.input(Input::Lost { partitions: vec![there.partition] });
     let epoch = tables.raise(there.partition, 2, Offset(0)).epoch;
     assert_eq!(tables.claim(&of_copy(epoch)).unwrap().holder.coordinates, there);
@@ -49,7 +49,7 @@ fn a_claim_is_never_taken_from_a_holder_that_was_taken_over_since_it_was_judged(
     let again = bench.claims().remove(0);
     let row = tables.claim(&again).unwrap();
     assert_eq!(row.holder.coordinates, there);
-    bench.input(Input::Claimed { found: vec![(again.ticket, row)] });
+    bench.claimed(vec![(again.ticket, row)]);
     assert_eq!(bench.deliveries().len(), 0);
 }
 
@@ -88,7 +88,7 @@ impl Tables {
         match effect {
             Effect::Claim(batch) => {
                 let found = batch.iter().filter_map(|claim| Some((claim.ticket, self.claim(claim)?))).collect();
-                Some(Input::Claimed { found })
+                Some(Input::Claimed { serial: batch[0].serial, found })
             }
             Effect::Yield(batch) => {
                 for settlement in &batch {
@@ -100,7 +100,7 @@ impl Tables {
                 for settlement in &batch {
                     self.done(settlement);
                 }
-                Some(Input::Settled)
+                Some(Input::Settled { serial: batch[0].serial })
             }
             Effect::Deliver(delivery) => {
                 told.push((delivery.coordinates, delivery.event.identity.clone()));

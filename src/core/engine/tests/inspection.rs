@@ -13,7 +13,7 @@ fn behind_an_orphan() -> (Bench, Delivery, Holder) {
     bench.input(Input::Polled { partition: P1, session, records: vec![order(P1, 9, 1)] });
     let claim = bench.claims().remove(0);
     let there = ours(&claim, true);
-    bench.input(Input::Claimed { found: vec![(claim.ticket, there.clone())] });
+    bench.claimed(vec![(claim.ticket, there.clone())]);
     let running = bench.deliveries().remove(0);
     bench.input(Input::Lost { partitions: vec![P1] });
     bench.input(Input::Polled { partition: P0, session: SESSION, records: vec![order(P0, 4, 1)] });
@@ -25,7 +25,7 @@ fn claim_after_inspection(bench: &mut Bench, holder: &Holder) -> Claim {
     for _ in 0..100 {
         let claims = bench.claims();
         let busy = |claim: &Claim| LedgerRow { holder: holder.clone(), ..ours(claim, false) };
-        bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, busy(claim))).collect() });
+        bench.claimed(claims.iter().map(|claim| (claim.ticket, busy(claim))).collect());
         let asked = bench
             .take(|effect| if let Effect::InspectHolder { ticket, .. } = effect { Ok(ticket) } else { Err(effect) });
         if let Some(ticket) = asked.first() {
@@ -43,7 +43,7 @@ fn a_claim_is_never_seized_while_a_delivery_of_its_partition_runs_here_still() {
     let claim = claim_after_inspection(&mut bench, &holder);
     assert_eq!(claim.seize_from, None, "the two would be notified side by side");
     let busy = LedgerRow { holder: holder.clone(), ..ours(&claim, false) };
-    bench.input(Input::Claimed { found: vec![(claim.ticket, busy)] });
+    bench.claimed(vec![(claim.ticket, busy)]);
     bench.input(Input::Delivered { results: vec![(running.ticket, fails(TRANSIENT))] });
     let claim = claim_after_inspection(&mut bench, &holder);
     assert_eq!(claim.seize_from, Some(holder));
@@ -62,7 +62,7 @@ fn the_claim_of_a_later_owner_is_never_seized_for_not_being_here() {
         let coordinates = Coordinates { partition: P1, offset: Offset(9) };
         let there = Holder { coordinates, epoch, ..ours(&claim, false).holder };
         let busy = LedgerRow { holder: there.clone(), ..ours(&claim, false) };
-        bench.input(Input::Claimed { found: vec![(claim.ticket, busy)] });
+        bench.claimed(vec![(claim.ticket, busy)]);
         bench.wait(Duration::from_secs(1));
         let claim = bench.claims().remove(0);
         assert_eq!(claim.seize_from, is_seized.then_some(there), "{epoch:?}");

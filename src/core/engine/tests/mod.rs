@@ -39,7 +39,7 @@ fn an_offset_is_stored_only_after_the_settlement_of_all_below() {
     assert_eq!(bench.engine.stats().delivering, 2);
     bench.deliver_next(Ok(()));
     assert_eq!(bench.stored(), None);
-    bench.input(Input::Settled);
+    bench.settled();
     assert_eq!(bench.stored(), Some(1));
 }
 
@@ -131,7 +131,7 @@ fn seize_from(holder: &Holder) {
             } else {
                 LedgerRow { holder: holder.clone(), ..ours(&claim, false) }
             };
-            bench.input(Input::Claimed { found: vec![(claim.ticket, row)] });
+            bench.claimed(vec![(claim.ticket, row)]);
         }
         for ticket in bench
             .take(|effect| if let Effect::InspectHolder { ticket, .. } = effect { Ok(ticket) } else { Err(effect) })
@@ -157,7 +157,7 @@ fn a_claim_of_a_record_that_is_not_there_any_more_is_seized_at_once() {
         (claim.ticket, LedgerRow { holder, ..ours(claim, false) })
     });
     let found = found.collect();
-    bench.input(Input::Claimed { found });
+    bench.claimed(found);
     assert_eq!(bench.claims().remove(0).seize_from, Some(holder));
 }
 
@@ -187,7 +187,7 @@ fn other_content_under_the_same_identity_is_a_conflict_with_an_identity_of_its_o
         inserted: false,
         starts: 0,
     };
-    bench.input(Input::Claimed { found: vec![(claim.ticket, row)] });
+    bench.claimed(vec![(claim.ticket, row)]);
     // An owner after a crash may tell it after all, and would leave a claim behind.
     assert_eq!(bench.claims().len(), 0);
     let has_its_own =
@@ -201,15 +201,16 @@ fn a_ledger_outage_holds_everything_and_loses_nothing() {
     let mut bench = Bench::new(vec![order(P0, 0, 1)]);
     for _ in 0..10 {
         assert_eq!(bench.claims().len(), 1);
-        bench.input(Input::LedgerFailed { operation: Operation::Claim, failure: LedgerFailure::Outage("gone".into()) });
+        bench.claims_failed(LedgerFailure::Outage("gone".into()));
         bench.wait(Duration::from_secs(6));
     }
     bench.grant_claims();
     bench.deliver_next(Ok(()));
-    bench.input(Input::LedgerFailed { operation: Operation::Done, failure: LedgerFailure::Outage("gone".into()) });
+    let operation = Operation::Done(bench.engine.settlements.first_serial());
+    bench.input(Input::LedgerFailed { operation, failure: LedgerFailure::Outage("gone".into()) });
     assert_eq!(bench.stored(), None);
     bench.wait(Duration::from_secs(6));
-    bench.input(Input::Settled);
+    bench.settled();
     assert_eq!(bench.stored(), Some(1));
 }
 
@@ -224,17 +225,17 @@ fn one_bad_row_becomes_a_dead_letter_and_its_neighbours_are_notified() {
         }
         if claims.iter().any(|claim| bad(&claim.identity)) {
             let failure = LedgerFailure::BadData("22021".into());
-            bench.input(Input::LedgerFailed { operation: Operation::Claim, failure });
+            bench.claims_failed(failure);
         } else {
             let found = claims.iter().map(|claim| (claim.ticket, ours(claim, true))).collect();
-            bench.input(Input::Claimed { found });
+            bench.claimed(found);
         }
     }
     assert_eq!(bench.buried(), [(Reason::Invalid, 0)]);
     let mut notified = 0;
     while bench.engine.stats().delivering > 0 {
         bench.deliver_next(Ok(()));
-        bench.input(Input::Settled);
+        bench.settled();
         notified += 1;
     }
     assert_eq!(notified, 49);
@@ -253,7 +254,7 @@ fn a_revoked_partition_is_released_when_what_runs_has_ended_and_nothing_new_star
         bench.take(|effect| if let Effect::Release { .. } = effect { Ok(()) } else { Err(effect) }).len()
     };
     assert_eq!(released(&mut bench), 0);
-    bench.input(Input::Settled);
+    bench.settled();
     assert_eq!((bench.stored(), released(&mut bench)), (Some(1), 1));
     assert_eq!(bench.engine.accounting().handed_back, 2);
     assert!(bench.engine.is_idle());
@@ -274,7 +275,7 @@ fn at_the_drain_deadline_running_deliveries_are_aborted() {
 fn a_fenced_epoch_starts_nothing_and_begins_afresh_where_custody_ends() {
     let mut bench = Bench::new(vec![order(P0, 0, 1), order(P0, 1, 2)]);
     bench.claims();
-    bench.input(Input::Claimed { found: Vec::new() });
+    bench.claimed(Vec::new());
     assert!(bench.deliveries().is_empty());
     let restarts = bench.take(|effect| if let Effect::Restart { from, .. } = effect { Ok(from) } else { Err(effect) });
     assert_eq!(restarts, [Offset(0)]);
@@ -298,7 +299,7 @@ fn the_late_success_of_a_lost_partition_counts_and_the_next_session_waits_for_it
     bench.input(Input::Polled { partition: P0, session: Session(2), records: vec![order(P0, 0, 1)] });
     assert!(bench.claims().is_empty());
     bench.input(Input::Delivered { results: vec![(running.ticket, Ok(()))] });
-    bench.input(Input::Settled);
+    bench.settled();
     assert_eq!(bench.claims().len(), 1);
     assert_eq!(bench.engine.accounting().notified, 1);
 }
@@ -308,7 +309,7 @@ fn after_a_freeze_nothing_starts_until_the_epochs_are_confirmed() {
     let mut bench = Bench::new(vec![order(P0, 0, 1)]);
     let claims = bench.claims();
     bench.now += Duration::from_mins(1);
-    bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, ours(claim, true))).collect() });
+    bench.claimed(claims.iter().map(|claim| (claim.ticket, ours(claim, true))).collect());
     assert!(bench.deliveries().is_empty());
     bench.input(Input::EpochsConfirmed { freeze: 1, epochs: vec![(P0, EPOCH, true)] });
     assert_eq!(bench.deliveries().len(), 1);
@@ -370,7 +371,7 @@ fn memory_limits_pause_and_resume_with_hysteresis() {
     let mut ended = 0;
     while bench.engine.stats().paused.is_some() {
         bench.deliver_next(Ok(()));
-        bench.input(Input::Settled);
+        bench.settled();
         ended += 1;
     }
     assert_eq!(ended, 7);

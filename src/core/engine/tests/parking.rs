@@ -77,15 +77,15 @@ impl Bench {
         let away = |operation| Some(Input::LedgerFailed { operation, failure: LedgerFailure::Outage("gone".into()) });
         let (now, tables) = (self.now, &mut self.tables);
         match effect {
-            Effect::Claim(_) if self.is_ledger_away => return away(Operation::Claim),
+            Effect::Claim(batch) if self.is_ledger_away => return away(Operation::Claim(batch[0].serial)),
             Effect::Start(_) if self.is_ledger_away => return away(Operation::Start),
-            Effect::Done(_) if self.is_ledger_away => return away(Operation::Done),
+            Effect::Done(batch) if self.is_ledger_away => return away(Operation::Done(batch[0].serial)),
             Effect::Park(_) if self.is_ledger_away => return away(Operation::Park),
             Effect::Dead(_) if self.is_ledger_away => return away(Operation::Dead),
             Effect::LoadParked(_) if self.is_ledger_away => return away(Operation::LoadParked),
             Effect::Claim(batch) => {
                 let found = batch.iter().filter_map(|claim| Some((claim.ticket, tables.claim(claim)?))).collect();
-                return Some(Input::Claimed { found });
+                return Some(Input::Claimed { serial: batch[0].serial, found });
             }
             Effect::Start(batch) => {
                 let started: Vec<_> = batch.iter().filter(|start| tables.start(start)).collect();
@@ -96,7 +96,7 @@ impl Bench {
                 for settlement in &batch {
                     tables.done(settlement);
                 }
-                return Some(Input::Settled);
+                return Some(Input::Settled { serial: batch[0].serial });
             }
             Effect::Park(batch) => {
                 let parked: Vec<_> = batch.iter().filter(|parking| tables.park(now, parking)).collect();

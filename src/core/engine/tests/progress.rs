@@ -129,7 +129,7 @@ fn a_replay_behind_a_copy_that_waits_keeps_its_place() {
     let elsewhere = Coordinates { partition: Partition(1), offset: Offset(9) };
     let is_held = |claim: &Claim| LedgerRow { holder: holder(elsewhere), ..ours(claim, false) };
     let claims = bench.claims();
-    bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, is_held(claim))).collect() });
+    bench.claimed(claims.iter().map(|claim| (claim.ticket, is_held(claim))).collect());
     let replay = ReplayRow { epoch: EPOCH, key: LaneKey::of(b"1"), row };
     bench.input(Input::ReplaysLoaded { replays: vec![replay] });
     for _ in 0..30 {
@@ -137,7 +137,7 @@ fn a_replay_behind_a_copy_that_waits_keeps_its_place() {
         let yielded = bench.take(|effect| if let Effect::Yield(batch) = effect { Ok(batch) } else { Err(effect) });
         assert!(yielded.is_empty(), "{yielded:?}");
         let claims = bench.claims();
-        bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, is_held(claim))).collect() });
+        bench.claimed(claims.iter().map(|claim| (claim.ticket, is_held(claim))).collect());
     }
     let claims = loop {
         bench.wait(Duration::from_millis(500));
@@ -147,6 +147,6 @@ fn a_replay_behind_a_copy_that_waits_keeps_its_place() {
         }
     };
     let done = |claim: &Claim| LedgerRow { state: LedgerState::Done, ..is_held(claim) };
-    bench.input(Input::Claimed { found: claims.iter().map(|claim| (claim.ticket, done(claim))).collect() });
+    bench.claimed(claims.iter().map(|claim| (claim.ticket, done(claim))).collect());
     assert_eq!(bench.deliveries().remove(0).coordinates.offset, Offset(2));
 }

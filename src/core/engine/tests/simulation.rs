@@ -194,10 +194,18 @@ impl World {
         let worker = &mut self.workers[index];
         let is_current = |worker: &Worker, partition, session| worker.sessions.get(&partition) == Some(&session);
         match effect {
-            Effect::Claim(batch) => assert!(worker.claims.replace(batch).is_none()),
+            Effect::Claim(batch) => {
+                worker.claims.push(batch);
+                let several = worker.claims.len() > 1;
+                self.count_if(several, "claims beside others");
+            }
             Effect::Yield(batch) => assert!(worker.yields.replace(batch).is_none()),
             Effect::Start(batch) => assert!(worker.starts.replace(batch).is_none()),
-            Effect::Done(batch) => assert!(worker.settlements.replace(batch).is_none()),
+            Effect::Done(batch) => {
+                worker.settlements.push(batch);
+                let several = worker.settlements.len() > 1;
+                self.count_if(several, "settlements beside others");
+            }
             Effect::Park(batch) => assert!(worker.parkings.replace(batch).is_none()),
             Effect::Dead(batch) => assert!(worker.burials.replace(batch).is_none()),
             Effect::LoadParked(keys) => assert!(worker.load.replace(keys).is_none()),
@@ -252,6 +260,12 @@ impl World {
 
     fn count(&mut self, name: &'static str) {
         *self.counts.entry(name).or_default() += 1;
+    }
+
+    fn count_if(&mut self, happens: bool, name: &'static str) {
+        if happens {
+            self.count(name);
+        }
     }
 
     fn answer_question(&mut self, index: usize) {
@@ -376,6 +390,8 @@ fn nothing_is_lost_and_nothing_settled_is_repeated_whatever_happens_in_between()
         "shut down",
         "aborted",
         "late statements",
+        "claims beside others",
+        "settlements beside others",
     ];
     tell(Story::AtLeastOnce, 260, &happens);
 }

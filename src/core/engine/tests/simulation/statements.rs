@@ -21,6 +21,11 @@ pub(super) enum Late {
     Load(Vec<ParkedKey>),
 }
 
+/// Of several under way any may be answered first.
+fn any_of<T>(random: &mut fastrand::Rng, under_way: &mut Vec<T>) -> Option<T> {
+    (!under_way.is_empty()).then(|| under_way.swap_remove(random.usize(0..under_way.len())))
+}
+
 /// Of these orders the ledger stores nothing.
 pub(super) fn is_bad(identity: &Identity) -> bool {
     is_event(identity) && ["11", "32"].contains(&&*identity.order_id)
@@ -66,37 +71,39 @@ impl World {
     pub(super) fn leave_statements(&mut self, index: usize, gone: &Worker) {
         let owner = gone.owner;
         let blamed = gone.burials.clone().map(|letters| self.with_blame(index, letters));
-        let statements = [
-            gone.claims.clone().map(Late::Claim),
+        let claims = gone.claims.iter().cloned().map(Late::Claim);
+        let settlements = gone.settlements.iter().cloned().map(|batch| Late::Done(owner, batch));
+        let others = [
             gone.yields.clone().map(Late::Yield),
             gone.starts.clone().map(Late::Start),
-            gone.settlements.clone().map(|batch| Late::Done(owner, batch)),
             gone.parkings.clone().map(Late::Park),
             blamed.map(|batch| Late::Bury(owner, batch)),
             gone.load.clone().map(Late::Load),
         ];
-        for late in statements.into_iter().flatten() {
+        for late in claims.chain(settlements).chain(others.into_iter().flatten()) {
             self.comes_late(late);
         }
     }
 
     pub(super) fn answer_claims(&mut self, index: usize) {
-        let Some(batch) = self.workers[index].claims.take() else { return };
+        let Some(batch) = any_of(&mut self.random, &mut self.workers[index].claims) else { return };
+        let serial = batch[0].serial;
+        let operation = Operation::Claim(serial);
         if self.statement_fails() {
             self.comes_late(Late::Claim(batch));
-            return self.fail(index, Operation::Claim);
+            return self.fail(index, operation);
         }
         if batch.iter().any(|claim| is_bad(&claim.identity)) {
             self.count("bad data");
             let failure = LedgerFailure::BadData("22021".into());
-            return self.input(index, Input::LedgerFailed { operation: Operation::Claim, failure });
+            return self.input(index, Input::LedgerFailed { operation, failure });
         }
         let found = self.claim(&batch);
         // The answer of a statement that was executed may be lost.
         if self.statement_fails() {
-            return self.fail(index, Operation::Claim);
+            return self.fail(index, operation);
         }
-        self.input(index, Input::Claimed { found });
+        self.input(index, Input::Claimed { serial, found });
     }
 
     fn claim(&mut self, batch: &[Claim]) -> Vec<(Ticket, LedgerRow)> {
@@ -142,20 +149,20 @@ impl World {
     }
 
     pub(super) fn answer_settlements(&mut self, index: usize) {
-        let Some(batch) = self.workers[index].settlements.take() else { return };
-        let owner = self.workers[index].owner;
+        let Some(batch) = any_of(&mut self.random, &mut self.workers[index].settlements) else { return };
+        let (owner, serial) = (self.workers[index].owner, batch[0].serial);
         if self.statement_fails() {
             self.comes_late(Late::Done(owner, batch));
-            return self.fail(index, Operation::Done);
+            return self.fail(index, Operation::Done(serial));
         }
         let before = self.rows();
         self.done(batch);
         if self.statement_fails() {
             self.enter_unheard(owner, before);
-            return self.fail(index, Operation::Done);
+            return self.fail(index, Operation::Done(serial));
         }
         let left = before - self.rows();
-        self.input(index, Input::Settled);
+        self.input(index, Input::Settled { serial });
         self.enter_settled(index, left);
     }
 

@@ -19,10 +19,10 @@ pub(super) struct Worker {
     pub(super) raising: BTreeMap<Partition, Raising>,
     pub(super) epochs: HashMap<Partition, Epoch>,
     pub(super) positions: HashMap<Partition, usize>,
-    pub(super) claims: Option<Vec<Claim>>,
+    pub(super) claims: Vec<Vec<Claim>>,
     pub(super) yields: Option<Vec<Settlement>>,
     pub(super) starts: Option<Vec<Start>>,
-    pub(super) settlements: Option<Vec<Settlement>>,
+    pub(super) settlements: Vec<Vec<Settlement>>,
     pub(super) parkings: Option<Vec<Parking>>,
     pub(super) burials: Option<Vec<DeadLetter>>,
     pub(super) load: Option<Vec<ParkedKey>>,
@@ -44,6 +44,10 @@ impl Worker {
         let mut engine = Engine::new(story.engine_config(seed));
         // As if it had run for long, or had just begun: what one process counts says nothing to another.
         engine.serial = Serial(1_000_000 * (seed % 4));
+        // So small that two are under way at once.
+        let rows = [1, 2, 4, EVERY_RECORD.rows][usize::try_from(seed / 4 % 4).unwrap()];
+        let limits = BatchLimits { rows, ..EVERY_RECORD };
+        (engine.claims, engine.settlements) = (BatchQueue::new(limits), BatchQueue::new(limits));
         Self {
             owner: seed,
             engine,
@@ -51,10 +55,10 @@ impl Worker {
             raising: BTreeMap::new(),
             epochs: HashMap::new(),
             positions: HashMap::new(),
-            claims: None,
+            claims: Vec::new(),
             yields: None,
             starts: None,
-            settlements: None,
+            settlements: Vec::new(),
             parkings: None,
             burials: None,
             load: None,
