@@ -7,8 +7,17 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The most memory that it had so far (VmHWM: the maximum of VmRSS), in MiB; 0 where there is no such process.
 pub fn peak_mebibytes(pid: u32) -> f64 {
+    mebibytes(pid, "VmHWM:")
+}
+
+/// The memory that it has at this moment (VmRSS), in MiB; 0 where there is no such process.
+pub fn resident_mebibytes(pid: u32) -> f64 {
+    mebibytes(pid, "VmRSS:")
+}
+
+fn mebibytes(pid: u32, name: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes: f64 = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or_default();
     kibibytes / 1_024.0
 }
