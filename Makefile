@@ -24,7 +24,7 @@ chaos: ## breaks everything that can break and accounts for every record: docs/c
 
 model: ## the engine against naive models of Kafka and the ledger, and the ledger against its model, at random: make model STEPS=10000000, or SEED=17
 	@scripts/setup --demo
-	$(if $(SEED),HERALD_MODEL_SEED=$(SEED),HERALD_MODEL_STEPS=$(or $(STEPS),1000000)) cargo test --locked --lib -- simulation --nocapture
+	$(if $(SEED),HERALD_MODEL_SEED=$(SEED),CARGO_PROFILE_TEST_OPT_LEVEL=2 HERALD_MODEL_STEPS=$(or $(STEPS),1000000)) cargo test --locked --lib -- simulation --nocapture
 	$(if $(SEED),HERALD_MODEL_SEED=$(SEED),HERALD_MODEL_STEPS=$(or $(STEPS),1000000)) cargo test --locked --test behaviour -- ledger::model
 
 .PHONY: fuzz
