@@ -170,7 +170,9 @@ impl World {
         for settlement in batch {
             self.tables.done(&settlement);
             let Settlement { identity, fingerprint, .. } = settlement;
-            if self.cut_off.contains(&identity) {
+            // Other content may have taken the claim, and be parked: that one is told, too.
+            let is_done = self.tables.ledger.get(&identity).is_some_and(|row| row.state == LedgerState::Done);
+            if is_done && self.cut_off.contains(&identity) {
                 self.done_late.insert(identity.clone());
             }
             self.kept.entry(identity.clone()).or_default().insert(fingerprint);
