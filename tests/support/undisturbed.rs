@@ -142,13 +142,16 @@ impl World {
             Effect::Deliver(delivery) => {
                 return Some(Input::Delivered { results: vec![(delivery.ticket, deliver(&delivery))] });
             }
+            // Asked now and then: nobody else has the partition.
+            Effect::ConfirmEpochs { freeze, partitions } => {
+                let epochs = partitions.into_iter().map(|(partition, epoch)| (partition, epoch, true)).collect();
+                return Some(Input::EpochsConfirmed { freeze, epochs });
+            }
             Effect::StoreOffset { offset, .. } => self.stored = offset,
             Effect::Report(report) => self.note(&report),
-            Effect::Abort(_)
-            | Effect::InspectHolder { .. }
-            | Effect::ConfirmEpochs { .. }
-            | Effect::Release { .. }
-            | Effect::Restart { .. } => panic!("{effect:?} while nothing is wrong"),
+            Effect::Abort(_) | Effect::InspectHolder { .. } | Effect::Release { .. } | Effect::Restart { .. } => {
+                panic!("{effect:?} while nothing is wrong")
+            }
             Effect::Pause | Effect::Resume => {}
         }
         None
