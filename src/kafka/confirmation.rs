@@ -31,7 +31,8 @@ pub(super) struct Confirmations {
 struct Question {
     assignments: Vec<Assignment>,
     answer: oneshot::Sender<Vec<Assignment>>,
-    /// When to ask Kafka. `None` while it is asked: librdkafka answers every commit, at the latest when it gives up.
+    /// When to ask Kafka. `None` while it is asked: librdkafka answers every commit, though it may keep one for as long as no coordinator
+    /// answers, or as a rebalance takes.
     due: Option<Instant>,
 }
 
@@ -67,9 +68,11 @@ impl Poller {
         }
     }
 
-    /// Of what was taken away Kafka has said enough.
+    /// Of what was taken away, or is wanted back, Kafka has said enough.
     fn drop_taken(&self, question: &mut Question) {
-        question.assignments.retain(|one| self.assignments.is_current(one.partition, one.session));
+        question.assignments.retain(|one| {
+            self.assignments.is_current(one.partition, one.session) && !self.assignments.is_revoking(one.partition)
+        });
     }
 
     /// Commits where they begin, which the group has already or is to have.

@@ -215,10 +215,11 @@ impl Confirmer {
     /// Those of the assignments that are ours by what Kafka says after this question, for however long it says nothing. None once the
     /// consumer has ended.
     pub async fn confirmed(&self, assignments: Vec<Assignment>) -> Vec<Assignment> {
+        let Some(commands) = self.commands.upgrade() else { return Vec::new() };
         let (answer, answered) = oneshot::channel();
-        if let Some(commands) = self.commands.upgrade() {
-            let _ended = commands.send(ConsumerCommand::Confirm { assignments, answer }).await;
-        }
+        let _ended = commands.send(ConsumerCommand::Confirm { assignments, answer }).await;
+        // Else this question would keep the consumer that is to answer it from ending.
+        drop(commands);
         answered.await.unwrap_or_default()
     }
 }
@@ -254,5 +255,29 @@ struct EndGuard {
 impl Drop for EndGuard {
     fn drop(&mut self) {
         self.health.running.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_consumer_that_has_ended_nothing_is_confirmed() {
+        let (commands, mut served) = mpsc::channel(1);
+        let confirmer = Confirmer::through(&commands);
+        let assignment = Assignment { partition: Partition(0), session: Session(1), start: Offset(0) };
+        let asked = tokio::spawn({
+            let confirmer = confirmer.clone();
+            async move { confirmer.confirmed(vec![assignment]).await }
+        });
+        // Whoever waits for an answer keeps no consumer from ending.
+        let question = served.recv().await;
+        assert!(matches!(question, Some(ConsumerCommand::Confirm { .. })));
+        drop(commands);
+        assert!(served.recv().await.is_none());
+        drop(question);
+        assert_eq!(asked.await.unwrap(), []);
+        assert_eq!(confirmer.confirmed(vec![assignment]).await, []);
     }
 }

@@ -54,7 +54,7 @@ impl AnsweredCommits {
         checked(refused)
     }
 
-    /// The next answer that has come: an error when the group took nothing of what was to be committed.
+    /// The next answer that has come. An error does not say that nothing was taken.
     pub(super) fn next(&self) -> Option<(usize, KafkaResult<()>)> {
         // SAFETY: the queue is alive. The event that is returned belongs to us.
         let event = NonNull::new(unsafe { sys::rd_kafka_queue_poll(self.0.as_ptr(), 0) })?;

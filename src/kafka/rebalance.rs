@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 
@@ -207,11 +207,21 @@ impl Poller {
     fn commit_choice(&mut self, partition: Partition, start: Start) {
         match start {
             Start::Committed(_) => {}
-            // Of what is stored librdkafka commits in passing only what is above its own last commit; one that goes back is committed
-            // by the first confirmation.
-            Start::First(offset) | Start::Lost { at: offset, .. } | Start::Rewound(offset) => {
+            Start::First(offset) | Start::Lost { at: offset, .. } => self.store(partition, offset),
+            Start::Rewound(offset) => {
                 self.store(partition, offset);
+                self.commit_back(partition, offset);
             }
+        }
+    }
+
+    /// Of what is stored librdkafka commits in passing only what is above its own last commit. Should this come late, after another
+    /// owner has begun, the group goes back to the beginning of the log, which loses nothing.
+    fn commit_back(&mut self, partition: Partition, offset: Offset) {
+        let committed = context::list_at(&self.topic, &BTreeMap::from([(partition, offset)]))
+            .and_then(|list| self.consumer.commit(&list, CommitMode::Async));
+        if let Err(error) = committed {
+            self.outbox.error("offsets", format!("the start of partition {partition} cannot be committed: {error}"));
         }
     }
 

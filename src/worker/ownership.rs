@@ -24,7 +24,6 @@ use crate::telemetry::events::Rebalanced;
 use crate::telemetry::labels::RebalanceKind;
 
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// An answer that is only counted is not waited for.
 const CLEAN_END_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A partition whose epoch was raised.
@@ -63,16 +62,18 @@ impl Worker {
     }
 
     pub(super) async fn raised(&mut self, owned: Vec<Owned>) {
-        self.health.resolve(NotReady::Postgres);
+        let mut given_up = Vec::new();
         for Owned { partition, session, start, raised, parked } in owned {
             // Taken away while Postgres was asked, perhaps given anew.
             if !is_wanted(&self.raising.borrow(), partition, session) {
+                given_up.push((partition, raised.epoch));
                 continue;
             }
             self.no_longer_raising(partition);
             self.input(Input::Assigned { partition, session, start, raised, parked });
             self.consumer.send(ConsumerCommand::Fetch { partition, session }).await;
         }
+        self.spawn_clean_end(given_up);
         self.show_ownership();
     }
 
@@ -112,16 +113,19 @@ impl Worker {
     /// The offset was stored before: commands keep their order.
     pub(super) async fn release(&mut self, partition: Partition, session: Session) {
         let epoch = self.publisher.disown(partition);
-        if let Some(epoch) = epoch {
+        self.spawn_clean_end(epoch.map(|epoch| (partition, epoch)).into_iter().collect());
+        self.consumer.send(ConsumerCommand::Release { partition, session }).await;
+        self.show_ownership();
+    }
+
+    fn spawn_clean_end(&mut self, ended: Vec<(Partition, Epoch)>) {
+        if !ended.is_empty() {
             let postgres = self.postgres.clone();
             self.spawn(async move {
-                // Whether an ownership ended cleanly is only counted.
-                let _ = tokio::time::timeout(CLEAN_END_DEADLINE, postgres.end_clean(&[(partition, epoch)])).await;
+                end_clean(&postgres, &ended).await;
                 Answer::Nothing
             });
         }
-        self.consumer.send(ConsumerCommand::Release { partition, session }).await;
-        self.show_ownership();
     }
 
     /// A worker that got no partitions because others have them all is ready too: the group has answered.
@@ -185,7 +189,10 @@ impl Raise {
                 return Answer::Nothing;
             }
             match caught(self.raise(&assignments)).await {
-                Ok(answered) => break answered,
+                Ok(answered) => {
+                    self.health.resolve(NotReady::Postgres);
+                    break answered;
+                }
                 Err(error) => {
                     tracing::warn!(?error, "the epochs cannot be raised yet");
                     self.hold_for(&assignments);
@@ -194,6 +201,12 @@ impl Raise {
             tokio::time::sleep(RETRY_AFTER).await;
         };
         let confirmed = self.confirmer.confirmed(assignments).await;
+        let is_given_up = |(partition, _): &&(Partition, Raised)| {
+            confirmed.iter().all(|assignment| assignment.partition != *partition)
+        };
+        let given_up: Vec<_> =
+            raised.iter().filter(is_given_up).map(|(partition, raised)| (*partition, raised.epoch)).collect();
+        end_clean(&self.postgres, &given_up).await;
         let owned = confirmed.into_iter().filter_map(|Assignment { partition, session, start }| {
             let raised = raised.iter().find(|(raised, _)| *raised == partition)?.1;
             Some(Owned { partition, session, start, raised, parked: parked.remove(&partition).unwrap_or_default() })
@@ -215,6 +228,13 @@ impl Raise {
         let starts: Vec<_> = assignments.iter().map(|assignment| (assignment.partition, assignment.start)).collect();
         let raised = self.postgres.raise(&starts, &self.owner).await?;
         Ok((raised, self.postgres.parked_keys(&partitions).await?))
+    }
+}
+
+/// Whether an ownership ended cleanly is only counted: nobody waits long for it.
+async fn end_clean(postgres: &Postgres, ended: &[(Partition, Epoch)]) {
+    if !ended.is_empty() {
+        let _ = tokio::time::timeout(CLEAN_END_DEADLINE, postgres.end_clean(ended)).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! Whether the partitions are still ours, as Postgres has it: Kafka may be late to tell that they are another's.
 //!
-//! Claims tell it in passing. A delivery that begins when none has for a while asks, and does not wait: whoever is cut off from Kafka
-//! and not from the gateway begins little more of what it holds. After a freeze nothing begins before the answer.
+//! Claims and readings of what is parked tell it in passing. A delivery that is to begin when none has for a moment asks, and does not wait;
+//! when none has for longer, or after a freeze, nothing begins before the answer. So whoever is cut off from Kafka and not from the gateway
+//! begins little more of what it holds.
 
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use crate::core::record::{Epoch, Partition};
 
 /// How long the last word of Postgres is enough for a delivery to begin without a question.
 const SEEN_FOR: Duration = Duration::from_millis(200);
+/// How long it is enough for one to begin before the answer.
+const BELIEVED_FOR: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// A process that stood still may have lost its partitions without knowing.
@@ -26,12 +29,15 @@ impl Engine {
         }
     }
 
-    /// A delivery of the partition begins.
-    pub(super) fn look_at_epoch(&mut self, now: Now, partition: Partition, effects: &mut Effects) {
-        let seen_at = self.partitions.get(&partition).map(|state| state.epoch_seen_at);
-        if !self.is_confirming && seen_at.is_some_and(|at| now.saturating_sub(at) > SEEN_FOR) {
+    /// Whether a delivery of the partition may begin. Else nothing does, until the epochs are confirmed.
+    pub(super) fn may_begin(&mut self, now: Now, partition: Partition, effects: &mut Effects) -> bool {
+        let Some(state) = self.partitions.get(&partition) else { return false };
+        let age = now.saturating_sub(state.epoch_seen_at);
+        if age > SEEN_FOR && !self.is_confirming {
             self.confirm_epochs(effects);
         }
+        self.is_suspended = age > BELIEVED_FOR;
+        !self.is_suspended
     }
 
     fn confirm_epochs(&mut self, effects: &mut Effects) {

@@ -125,12 +125,14 @@ impl Engine {
         if !self.partitions.get(&partition).is_some_and(super::PartitionState::is_active) {
             return;
         }
-        self.breaker.started(ticket);
         if self.needs_start(entry) {
+            self.breaker.started(ticket);
             self.write_start(ticket);
-        } else {
-            self.look_at_epoch(now, partition, effects);
+        } else if self.may_begin(now, partition, effects) {
+            self.breaker.started(ticket);
             self.deliver(now, ticket, effects);
+        } else {
+            self.ready.push_front(ticket);
         }
     }
 

@@ -187,6 +187,7 @@ impl Engine {
 
     fn take_in_parked(&mut self, now: Now, lane: LoadedLane, effects: &mut Effects) {
         let LoadedLane { partition, key, rows, rest, removed } = lane;
+        self.epoch_seen(now, partition);
         let Some(state) = self.partitions.get_mut(&partition) else { return };
         state.parked.removed(key, removed);
         if removed > 0 {

@@ -22,8 +22,8 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
 /// Of a loss that happened while it heard nothing, a worker learns with its next heartbeat.
 const LEARNS_WITHIN: Duration = Duration::from_secs(3);
-/// Of one that has happened it learns from Postgres, when it starts deliveries.
-const TOLD_WITHIN: Duration = Duration::from_secs(2);
+/// Of one that has happened it learns from Postgres within this time, or begins nothing more; and what it began arrives.
+const TOLD_WITHIN: Duration = Duration::from_secs(3);
 /// Who stands still for less neither misses an answer nor loses a partition by that: Kafka heard of it a heartbeat ago at most.
 const COUNTS_FROM: Duration = WEBHOOK_TIMEOUT;
 /// An answer that the gateway gave this long before its connections were broken may not have arrived.
@@ -166,9 +166,9 @@ impl Repeat<'_> {
     /// Kafka gives partitions away a session after the last it heard. Whoever heard nothing himself begins what he holds until Postgres
     /// tells him of the owner.
     fn is_cut_off(&self, life: Life, owner: Life, asked: Instant) -> bool {
-        let is_told = self.last_taking(owner, asked).is_some_and(|taken| asked.duration_since(taken) > TOLD_WITHIN);
+        let is_new = self.last_taking(owner, asked).is_some_and(|taken| asked.duration_since(taken) <= TOLD_WITHIN);
         let cuts_off = |fault: &Fault| matches!(fault, Fault::KafkaPath { .. }) && takes_partitions(fault, life);
-        !is_told && self.broken_within(LEARNS_WITHIN, asked, cuts_off)
+        is_new && self.broken_within(LEARNS_WITHIN, asked, cuts_off)
     }
 
     fn broken_within(&self, time: Duration, asked: Instant, is_it: impl Fn(&Fault) -> bool) -> bool {

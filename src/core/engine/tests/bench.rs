@@ -60,6 +60,8 @@ pub(super) struct Bench {
     pub(super) now: Now,
     pub(super) effects: Effects,
     pub(super) running: VecDeque<Delivery>,
+    /// Postgres has the epochs that it is asked for.
+    pub(super) confirms_epochs: bool,
 }
 
 impl Bench {
@@ -68,8 +70,7 @@ impl Bench {
     }
 
     pub(super) fn with(config: EngineConfig, records: Vec<Record>) -> Self {
-        let engine = Engine::new(config);
-        let mut bench = Self { engine, now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
+        let mut bench = Self::of(config);
         bench.input(Input::Assigned {
             partition: P0,
             session: SESSION,
@@ -81,8 +82,28 @@ impl Bench {
         bench
     }
 
+    /// Without a partition.
+    pub(super) fn of(config: EngineConfig) -> Self {
+        let engine = Engine::new(config);
+        Self { engine, now: Now::ZERO, effects: Vec::new(), running: VecDeque::new(), confirms_epochs: true }
+    }
+
     pub(super) fn input(&mut self, input: Input) {
         self.engine.handle(self.now, input, &mut self.effects);
+        if self.confirms_epochs {
+            for (freeze, partitions) in self.questions() {
+                let epochs = partitions.into_iter().map(|(partition, epoch)| (partition, epoch, true)).collect();
+                self.input(Input::EpochsConfirmed { freeze, epochs });
+            }
+        }
+    }
+
+    /// What is asked of the epochs.
+    pub(super) fn questions(&mut self) -> Vec<(u64, Vec<(Partition, Epoch)>)> {
+        self.take(|effect| match effect {
+            Effect::ConfirmEpochs { freeze, partitions } => Ok((freeze, partitions)),
+            other => Err(other),
+        })
     }
 
     /// Answers the claims under way.

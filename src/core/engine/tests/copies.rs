@@ -132,8 +132,7 @@ fn ring() -> Pair {
     let benches = lanes.map(|lane| {
         let mut engine_config = config(10, 1);
         engine_config.decoder = Decoder::new(["ORDER_CREATED"], OrderingKey::UserId);
-        let engine = Engine::new(engine_config);
-        let mut bench = Bench { engine, now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
+        let mut bench = Bench::of(engine_config);
         let Coordinates { partition, .. } = lane[0].coordinates;
         let raised = tables.raise(partition, u64::from(partition.0.unsigned_abs()), Offset(0));
         let (session, start, parked) = (SESSION, Offset(0), Vec::new());

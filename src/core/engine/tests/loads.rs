@@ -13,8 +13,7 @@ fn parked(keys: std::ops::Range<u64>, due_in: Duration) -> Vec<ParkedLane> {
 }
 
 fn bench(config: EngineConfig, partitions: Vec<(Partition, Vec<ParkedLane>)>) -> Bench {
-    let mut bench =
-        Bench { engine: Engine::new(config), now: Now::ZERO, effects: Vec::new(), running: VecDeque::new() };
+    let mut bench = Bench::of(config);
     for (partition, parked) in partitions {
         let start = Offset(0);
         bench.input(Input::Assigned { partition, session: SESSION, raised: raised(1), start, parked });

@@ -18,6 +18,8 @@ pub(super) struct Bench {
     pub(super) is_ledger_away: bool,
     /// What is parked or buried is so, and nobody hears of it.
     pub(super) is_unheard: bool,
+    /// Asked for and not confirmed yet, since the ledger is away.
+    unconfirmed: Vec<(u64, Vec<(Partition, Epoch)>)>,
 }
 
 impl Bench {
@@ -37,6 +39,7 @@ impl Bench {
             stored: 0,
             is_ledger_away: false,
             is_unheard: false,
+            unconfirmed: Vec::new(),
         };
         bench.begin_session();
         bench
@@ -56,6 +59,7 @@ impl Bench {
         self.process += 1;
         self.engine = Engine::new(engine_config);
         self.running.clear();
+        self.unconfirmed.clear();
         self.begin_session();
     }
 
@@ -69,6 +73,13 @@ impl Bench {
         for effect in effects {
             if let Some(answer) = self.perform(effect) {
                 self.input(answer);
+            }
+        }
+        if !self.is_ledger_away {
+            for (freeze, partitions) in std::mem::take(&mut self.unconfirmed) {
+                let read = |(partition, epoch)| (partition, epoch, self.tables.epoch(partition) == Some(epoch));
+                let epochs = partitions.into_iter().map(read).collect();
+                self.input(Input::EpochsConfirmed { freeze, epochs });
             }
         }
     }
@@ -119,6 +130,7 @@ impl Bench {
                 return Some(Input::ParkedLoaded { lanes });
             }
             Effect::Deliver(delivery) => self.running.push_back(delivery),
+            Effect::ConfirmEpochs { freeze, partitions } => self.unconfirmed.push((freeze, partitions)),
             Effect::StoreOffset { offset, .. } => self.stored = offset.0,
             Effect::Report(report) => self.reports.push(report),
             _ => {}
