@@ -83,8 +83,9 @@ impl Postgres {
 
     /// Parks the letters, due one after another at the replay's rate, as far as the replay runs and they are as they were
     /// planned: dead in the ledger, open in the table, with no later failure. One whose order was notified meanwhile is resolved;
-    /// any other is left out. Burials that were decided before, and claims of what was dead then, find another serial. May be repeated, and by several workers at once: one of them is told what ended with it. A row of
-    /// the identity that is parked already is of an order that was settled since, and nobody's.
+    /// any other is left out. Burials that were decided before, and claims of what was dead then, find another serial. May be repeated,
+    /// and by several workers at once: one of them is told what ended with it. A row of the identity that is parked already is of an
+    /// order that was settled since, and nobody's.
     pub async fn schedule(&self, replay: i64, letters: &[Scheduling]) -> Result<EndedUnscheduled, LedgerFailure> {
         let columns = Columns::of(letters);
         let mut lease = self.lease().await?;
