@@ -6,6 +6,7 @@ use crate::support::gateway::Answer;
 use crate::support::kafka::Cluster;
 use crate::support::proxy::Mode;
 use crate::support::wait::{SOON, wait_until};
+use crate::support::worker::WorkerSetup;
 use crate::support::{World, orders};
 
 const CONCURRENT: u16 = 8;
@@ -58,13 +59,10 @@ async fn a_worker_frozen_for_longer_than_its_session_starts_nothing_of_the_parti
 
 #[tokio::test]
 async fn a_worker_that_is_cut_off_from_kafka_alone_delivers_little_of_what_another_took_over() {
-    let cluster = Cluster::start(1).await;
-    let [route] = cluster.routes() else { panic!("one route was asked for") };
-    let mut world = World::on(cluster.kafka().clone(), 1).await;
+    let (cluster, mut world) = with_a_way_that_breaks().await;
+    let route = &cluster.routes()[0];
     let setup = |world: &World| {
-        world
-            .worker()
-            .with("HERALD_KAFKA__GROUP_PROTOCOL", "consumer")
+        of_the_consumer_protocol(world)
             .with("HERALD_DELIVERY__MAX_CONCURRENT", "1")
             // All that is held is claimed, and nothing new that could tell of another owner.
             .with("HERALD_LIMITS__RECORDS", "200")
@@ -97,26 +95,12 @@ async fn a_worker_that_is_cut_off_from_kafka_alone_delivers_little_of_what_anoth
     }
 }
 
-async fn wait_for_requests(world: &World, expected: usize) {
-    wait_until(&format!("{expected} requests are at the gateway"), SOON, async || {
-        let asked = world.gateway.requests().len();
-        if asked >= expected { Ok(()) } else { Err(format!("{asked} requests")) }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_worker_that_thaws_before_kafka_tells_of_its_loss_delivers_nothing_of_what_another_has() {
-    let cluster = Cluster::start(1).await;
-    let [route] = cluster.routes() else { panic!("one route was asked for") };
-    let mut world = World::on(cluster.kafka().clone(), 1).await;
-    // Of this protocol the client itself does not know when its session is over: only the broker can tell it.
+    let (cluster, mut world) = with_a_way_that_breaks().await;
+    let route = &cluster.routes()[0];
     let setup = |world: &World| {
-        world
-            .worker()
-            .with("HERALD_KAFKA__GROUP_PROTOCOL", "consumer")
-            .with("HERALD_RETRY__PARK_AFTER", "1s")
-            .with("HERALD_WEBHOOK__TIMEOUT", "1m")
+        of_the_consumer_protocol(world).with("HERALD_RETRY__PARK_AFTER", "1s").with("HERALD_WEBHOOK__TIMEOUT", "1m")
     };
     let servers = route.bootstrap_servers();
     let mut frozen = setup(&world).with("HERALD_KAFKA__BOOTSTRAP_SERVERS", &servers).start().await;
@@ -145,4 +129,24 @@ async fn a_worker_that_thaws_before_kafka_tells_of_its_loss_delivers_nothing_of_
     for worker in [&frozen, &next] {
         worker.assert_accounting_closes().await;
     }
+}
+
+async fn wait_for_requests(world: &World, expected: usize) {
+    wait_until(&format!("{expected} requests are at the gateway"), SOON, async || {
+        let asked = world.gateway.requests().len();
+        if asked >= expected { Ok(()) } else { Err(format!("{asked} requests")) }
+    })
+    .await;
+}
+
+/// Three brokers with one way to them that can be broken, and a topic of one partition.
+async fn with_a_way_that_breaks() -> (Cluster, World) {
+    let cluster = Cluster::start(1).await;
+    let world = World::on(cluster.kafka().clone(), 1).await;
+    (cluster, world)
+}
+
+/// Of this protocol the client itself does not know when its session is over: only the broker can tell it.
+fn of_the_consumer_protocol(world: &World) -> WorkerSetup {
+    world.worker().with("HERALD_KAFKA__GROUP_PROTOCOL", "consumer")
 }
