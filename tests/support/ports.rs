@@ -2,16 +2,15 @@
 //!
 //! Asking the kernel for any free port is a race: once we let go of it, any outgoing connection may get it. So ports come
 //! from below the range the kernel takes those from, each is given out once per run, and it is held until the part is about to
-//! start. What remains is another run that holds the same port for that moment: parts that fail to bind are started again on
-//! another one.
+//! start. So that no other run takes it then, or while the part is down, the UDP port of the same number is held for as long as this
+//! run lasts.
 
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Mutex;
 
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-static GIVEN_OUT: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+static MARKS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
 
 /// A port that nobody else gets while this is alive.
 #[derive(Debug)]
@@ -32,11 +31,10 @@ impl Reserved {
 
 pub fn reserve() -> Reserved {
     loop {
-        let port = fastrand::u16(RANGE);
-        if !GIVEN_OUT.lock().unwrap().insert(port) {
-            continue;
-        }
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        let address = local(fastrand::u16(RANGE));
+        let Ok(mark) = UdpSocket::bind(address) else { continue };
+        if let Ok(listener) = TcpListener::bind(address) {
+            MARKS.lock().unwrap().push(mark);
             return Reserved { listener };
         }
     }
