@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use herald::core::effect::{Claim, Parking, Serial, Settlement};
 use herald::core::event::{Fingerprint, Identity};
-use herald::core::input::Ticket;
+use herald::core::input::{RowAddress, Ticket};
 use herald::core::key::LaneKey;
 use herald::core::record::{Coordinates, Epoch, Offset, Partition, Record};
 use herald::postgres::Postgres;
@@ -32,8 +32,7 @@ pub async fn measure(server: &Server, orders: u32, partitions: i32) -> Took {
         .zip(coordinates)
         .map(|(order, (partition, offset))| claim(order, Coordinates { partition, offset }, epoch))
         .collect();
-    let batches: Vec<(&[Claim], Vec<Settlement>)> =
-        claims.chunks(ROWS).map(|batch| (batch, batch.iter().map(settlement).collect())).collect();
+    let batches: Vec<&[Claim]> = claims.chunks(ROWS).collect();
     // Both connections are there before the clock starts.
     let (first, second) = tokio::join!(postgres.ping(), postgres.ping());
     first.and(second).unwrap();
@@ -119,11 +118,15 @@ async fn raise(postgres: &Postgres, partitions: &[Partition]) -> Epoch {
     postgres.raise(&starts, "bench").await.unwrap()[0].1.epoch
 }
 
-async fn every_second(postgres: &Postgres, batches: &[(&[Claim], Vec<Settlement>)], first: usize) {
-    for (claims, settlements) in batches.iter().skip(first).step_by(2) {
+async fn every_second(postgres: &Postgres, batches: &[&[Claim]], first: usize) {
+    for claims in batches.iter().skip(first).step_by(2) {
         let found = postgres.claim(claims).await.unwrap();
         assert_eq!(found.len(), claims.len(), "claims that were not fenced");
-        postgres.done(settlements).await.unwrap();
+        let addresses: foldhash::HashMap<Ticket, RowAddress> =
+            found.into_iter().map(|(ticket, row)| (ticket, row.address)).collect();
+        let settlements: Vec<Settlement> =
+            claims.iter().map(|claim| Settlement { address: addresses[&claim.ticket], ..settlement(claim) }).collect();
+        postgres.done(&settlements).await.unwrap();
     }
 }
 
@@ -148,6 +151,7 @@ fn settlement(claim: &Claim) -> Settlement {
         coordinates: claim.coordinates,
         epoch: claim.epoch,
         serial: claim.serial,
+        address: RowAddress::default(),
         was_parked: false,
     }
 }

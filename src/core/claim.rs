@@ -47,7 +47,7 @@ pub fn judge(row: &LedgerRow, topic: &str, ours: Coordinates, fingerprint: Finge
 mod tests {
     use super::*;
     use crate::core::effect::Serial;
-    use crate::core::input::Holder;
+    use crate::core::input::{Holder, RowAddress};
     use crate::core::record::{Epoch, Offset, Partition};
 
     #[test]
@@ -91,6 +91,7 @@ mod tests {
                 holder: holder.clone(),
                 fingerprint: if same_content { content } else { foreign },
                 inserted,
+                address: RowAddress::default(),
                 starts: 0,
             };
             assert_eq!(judge(&row, &ours.topic, ours.coordinates, content), expected, "{row:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::attempts::FailedAttempt;
 use super::event::{Fingerprint, Identity, OrderEvent};
 use super::failure::Reason;
-use super::input::{Holder, Ticket};
+use super::input::{Holder, RowAddress, Ticket};
 use super::key::LaneKey;
 use super::record::{Coordinates, Epoch, Offset, Partition, Record, Session, Timestamp};
 use super::trace::TraceParent;
@@ -60,7 +60,7 @@ pub type Effects = Vec<Effect>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Serial(pub u64);
 
-/// One row to claim. No two of a batch have the same identity.
+/// One row to claim. No two of a batch have the same identity, or the same coordinates and epoch: what was inserted is named by these.
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub ticket: Ticket,
@@ -83,6 +83,8 @@ pub struct Settlement {
     pub coordinates: Coordinates,
     pub epoch: Epoch,
     pub serial: Serial,
+    /// Where the last claim found its row.
+    pub address: RowAddress,
     /// The record came out of `parked_events`, and has a row there.
     pub was_parked: bool,
 }

@@ -6,7 +6,7 @@ use super::attempts::{Attempts, FailedAttempt};
 use super::effect::{RecordName, Serial};
 use super::event::{Fingerprint, Identity, OrderEvent};
 use super::failure::{FailureClass, Reason};
-use super::input::{Holder, Now, Ticket};
+use super::input::{Holder, Now, RowAddress, Ticket};
 use super::key::LaneKey;
 use super::record::{Epoch, Partition, Record};
 use super::trace::TraceParent;
@@ -54,6 +54,8 @@ pub(super) struct Entry {
     pub(super) burial: Option<Burial>,
     pub(super) busy: Option<Busy>,
     pub(super) seizure: Option<Seizure>,
+    /// Where its last claim found the row.
+    pub(super) address: RowAddress,
 }
 
 /// Where a record came from.

@@ -28,7 +28,7 @@ pub enum FailureClass {
 pub enum LedgerFailure {
     /// A row in the batch cannot be stored (SQLSTATE classes 22, 23, 54): split the batch down to it.
     BadData(String),
-    /// Serialisation failure or deadlock (40001, 40P01): repeat at once.
+    /// Serialisation failure, deadlock, or a ledger row that another inserted at the same moment (40001, 40P01, 23505): repeat at once.
     Conflict(String),
     /// Postgres is not available, or refused for a reason of its own: hold the batch, spend no attempt.
     Outage(String),

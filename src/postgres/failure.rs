@@ -2,6 +2,9 @@
 
 use crate::core::failure::LedgerFailure;
 
+/// A claim inserts what it did not see there, and another may have done so since. A duplicate of any other key stays one.
+const LEDGER_KEY: &str = "processed_orders_pkey";
+
 /// What an SQLSTATE says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -33,7 +36,8 @@ fn judge(error: &sqlx::Error) -> (Verdict, String) {
     let verdict = match error {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
-            let verdict = verdict_of_code(&code);
+            let was_inserted_meanwhile = code == "23505" && database.constraint() == Some(LEDGER_KEY);
+            let verdict = if was_inserted_meanwhile { Verdict::Conflict } else { verdict_of_code(&code) };
             return (verdict, format!("postgres: {} ({code})", database.message()));
         }
         // A value that the protocol cannot carry.

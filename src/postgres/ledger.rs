@@ -7,14 +7,14 @@ use super::pool::Postgres;
 use crate::core::effect::{Claim, Serial, Settlement, Start};
 use crate::core::event::{Fingerprint, Identity};
 use crate::core::failure::LedgerFailure;
-use crate::core::input::{Holder, LedgerRow, LedgerState, Ticket};
+use crate::core::input::{Holder, LedgerRow, LedgerState, RowAddress, Ticket};
 use crate::core::record::{Coordinates, Epoch, Offset, Partition};
 
 impl Postgres {
     /// Takes the identities for their records and returns what is in the ledger now. A ticket that is missing was fenced:
     /// its epoch is not the partition's.
     ///
-    /// No two claims of a batch have the same identity. A claim may be repeated.
+    /// No two claims of a batch have the same identity, or the same coordinates and epoch. A claim may be repeated.
     pub async fn claim(&self, claims: &[Claim]) -> Result<Vec<(Ticket, LedgerRow)>, LedgerFailure> {
         let rows = Rows::of(claims.iter().map(|claim| RowOf {
             identity: &claim.identity,
@@ -25,42 +25,63 @@ impl Postgres {
         }));
         let seized = Seizures::of(claims);
         let mut lease = self.lease().await?;
+        // What nobody has is inserted plainly: ON CONFLICT would insert it speculatively, and confirm it. Where another inserts it after
+        // the look, this fails with 23505 and is repeated. OFFSET 0 keeps the look one search of the index for each claim.
+        //
         // Where nothing may be taken, the row is written as it is: only so does it come back, and locked, without a second
         // statement that could find another state.
         let statement = sqlx::query_as!(
-            FoundRow,
+            ClaimAnswer,
             r#"WITH fence AS MATERIALIZED (
                SELECT e.kpartition, e.epoch FROM partition_epochs e
                 WHERE e.consumer_group = $1 AND e.topic = $2 AND e.kpartition = ANY($3::integer[])
                 ORDER BY e.kpartition FOR SHARE),
              owned AS MATERIALIZED (
-               SELECT i.* FROM unnest($4::text[], $5::text[], $6::bytea[], $7::integer[], $8::bigint[], $9::bigint[])
+               SELECT i.*, EXISTS (
+                      SELECT FROM processed_orders l
+                       WHERE l.consumer_group = $1 AND l.order_id = i.order_id AND l.event_type = i.event_type OFFSET 0) AS is_there
+                 FROM unnest($4::text[], $5::text[], $6::bytea[], $7::integer[], $8::bigint[], $9::bigint[])
                          AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch)
-                 JOIN fence USING (kpartition, epoch)),
+                 JOIN fence USING (kpartition, epoch)
+                ORDER BY order_id, event_type),
              seized AS MATERIALIZED (
                SELECT * FROM unnest($10::text[], $11::text[], $12::text[], $13::integer[], $14::bigint[], $15::bigint[], $16::bigint[])
-                         AS s(order_id, event_type, topic, kpartition, koffset, epoch, serial))
-             INSERT INTO processed_orders AS l
-                    (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, serial)
-             SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch, $17
-               FROM owned ORDER BY order_id, event_type
-             ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
-             SET (state, fingerprint, topic, kpartition, koffset, epoch, serial, starts, claimed_at, settled_at) = (
-               SELECT 'c', excluded.fingerprint, excluded.topic, excluded.kpartition, excluded.koffset, excluded.epoch,
-                      CASE WHEN (l.topic, l.kpartition, l.epoch) = (excluded.topic, excluded.kpartition, excluded.epoch)
-                           THEN greatest(l.serial, excluded.serial) ELSE excluded.serial END,
-                      CASE l.state WHEN 'c' THEN l.starts ELSE 0::smallint END,
-                      excluded.claimed_at, NULL::timestamptz
-                WHERE l.state = 'c' AND ((l.topic, l.kpartition, l.koffset)
-                                       = (excluded.topic, excluded.kpartition, excluded.koffset) OR l.epoch = 0)
-                   OR l.state IN ('c', 'x') AND (l.order_id, l.event_type, l.topic, l.kpartition, l.koffset, l.epoch, l.serial)
-                                             IN (TABLE seized)
-                UNION ALL
-               SELECT l.state, l.fingerprint, l.topic, l.kpartition, l.koffset, l.epoch, l.serial, l.starts, l.claimed_at,
-                      l.settled_at
-                LIMIT 1)
-             RETURNING order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, serial, starts,
-                       (xmax = 0) AS "inserted!""#,
+                         AS s(order_id, event_type, topic, kpartition, koffset, epoch, serial)),
+             inserted AS (
+               INSERT INTO processed_orders
+                      (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, serial)
+               SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch, $17
+                 FROM owned WHERE NOT is_there
+               RETURNING kpartition, koffset, epoch, ctid),
+             existing AS (
+               INSERT INTO processed_orders AS l
+                      (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, serial)
+               SELECT $1, order_id, event_type, 'c', fingerprint, $2, kpartition, koffset, epoch, $17
+                 FROM owned WHERE is_there
+               ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
+               SET (state, fingerprint, topic, kpartition, koffset, epoch, serial, starts, claimed_at, settled_at) = (
+                 SELECT 'c', excluded.fingerprint, excluded.topic, excluded.kpartition, excluded.koffset, excluded.epoch,
+                        CASE WHEN (l.topic, l.kpartition, l.epoch) = (excluded.topic, excluded.kpartition, excluded.epoch)
+                             THEN greatest(l.serial, excluded.serial) ELSE excluded.serial END,
+                        CASE l.state WHEN 'c' THEN l.starts ELSE 0::smallint END,
+                        excluded.claimed_at, NULL::timestamptz
+                  WHERE l.state = 'c' AND ((l.topic, l.kpartition, l.koffset)
+                                         = (excluded.topic, excluded.kpartition, excluded.koffset) OR l.epoch = 0)
+                     OR l.state IN ('c', 'x') AND (l.order_id, l.event_type, l.topic, l.kpartition, l.koffset, l.epoch, l.serial)
+                                               IN (TABLE seized)
+                  UNION ALL
+                 SELECT l.state, l.fingerprint, l.topic, l.kpartition, l.koffset, l.epoch, l.serial, l.starts, l.claimed_at,
+                        l.settled_at
+                  LIMIT 1)
+               RETURNING kpartition, koffset, ctid, order_id, event_type, state, fingerprint, topic, epoch, serial, starts, xmax)
+             SELECT array_agg(kpartition) AS "partitions!", array_agg(koffset) AS "offsets!", array_agg(epoch) AS "epochs!",
+                    array_agg(ctid) AS "addresses!: _", true AS "inserted!", 'c' AS "state!", $2 AS "topic!", $17::bigint AS "serial!",
+                    0::smallint AS "starts!", NULL AS order_id, NULL AS event_type, NULL::bytea AS fingerprint
+               FROM inserted HAVING count(*) > 0
+              UNION ALL
+             SELECT ARRAY[kpartition], ARRAY[koffset], ARRAY[epoch], ARRAY[ctid], xmax = 0, state, topic, serial, starts,
+                    order_id, event_type, fingerprint
+               FROM existing"#,
             &*self.group,
             &*self.topic,
             &rows.fenced_partitions(),
@@ -79,16 +100,42 @@ impl Postgres {
             &seized.serials,
             rows.serial,
         );
-        let found = self.answer(statement.fetch_all(&mut *lease)).await;
-        let found = lease.end(found).await?;
+        let answers = self.answer(statement.fetch_all(&mut *lease)).await;
+        let answers = lease.end(answers).await?;
+        self.claimed_rows(claims, &answers)
+    }
+
+    fn claimed_rows(
+        &self,
+        claims: &[Claim],
+        answers: &[ClaimAnswer],
+    ) -> Result<Vec<(Ticket, LedgerRow)>, LedgerFailure> {
+        let of_record: foldhash::HashMap<(Coordinates, Epoch), &Claim> =
+            claims.iter().map(|claim| ((claim.coordinates, claim.epoch), claim)).collect();
         let tickets = Tickets::of(claims.iter().map(|claim| (&claim.identity, claim.ticket)));
-        found
-            .into_iter()
-            .map(|row| {
-                let ticket = tickets.of_identity(&row.order_id, &row.event_type)?;
-                Ok((ticket, self.ledger_row(row)?))
-            })
-            .collect()
+        let mut rows = Vec::with_capacity(claims.len());
+        for answer in answers {
+            let state = state_of(&answer.state)?;
+            let topic =
+                if answer.topic == *self.topic { Arc::clone(&self.topic) } else { answer.topic.as_str().into() };
+            let serial = Serial(answer.serial.cast_unsigned());
+            let starts = u16::try_from(answer.starts).unwrap_or_default();
+            for (coordinates, epoch, address) in answer.places() {
+                let there = (&answer.order_id, &answer.event_type, &answer.fingerprint);
+                let (ticket, fingerprint) = if let (Some(order_id), Some(event_type), Some(fingerprint)) = there {
+                    (tickets.of_identity(order_id, event_type)?, fingerprint_of(fingerprint)?)
+                } else {
+                    let claim = of_record.get(&(coordinates, epoch)).ok_or_else(not_of_the_batch)?;
+                    (claim.ticket, claim.fingerprint)
+                };
+                let holder = Holder { topic: Arc::clone(&topic), coordinates, epoch, serial };
+                rows.push((
+                    ticket,
+                    LedgerRow { state, holder, fingerprint, inserted: answer.inserted, starts, address },
+                ));
+            }
+        }
+        Ok(rows)
     }
 
     /// Leaves claims to any copy of their identity: an epoch of 0 is nobody's, and nothing starts or parks the record until it is
@@ -173,26 +220,47 @@ impl Postgres {
     /// No two settlements of a batch have the same identity. Settling may be repeated.
     pub async fn done(&self, settlements: &[Settlement]) -> Result<(), LedgerFailure> {
         let rows = Rows::of(settlements.iter().map(RowOf::from));
+        let addresses: Vec<RowAddress> = settlements.iter().map(|settlement| settlement.address).collect();
         let parked = Rows::of(settlements.iter().filter(|settlement| settlement.was_parked).map(RowOf::from));
-        if self.settle_as_done(&rows, &parked).await? {
+        if self.settle_as_done(&rows, &addresses, &parked).await? {
             // A dead letter was written while this statement waited for its row, too late for it to see.
-            self.settle_as_done(&rows, &parked).await?;
+            self.settle_as_done(&rows, &addresses, &parked).await?;
         }
         Ok(())
     }
 
     /// Returns whether a row that had a dead letter found none to resolve.
-    async fn settle_as_done(&self, rows: &Rows<'_>, parked: &Rows<'_>) -> Result<bool, LedgerFailure> {
+    async fn settle_as_done(
+        &self,
+        rows: &Rows<'_>,
+        addresses: &[RowAddress],
+        parked: &Rows<'_>,
+    ) -> Result<bool, LedgerFailure> {
         let mut lease = self.lease().await?;
+        // Most rows are where their claims left them, and as they left them: those are updated in place. IS NOT DISTINCT FROM keeps the
+        // planner from searching the primary key instead of going to the ctid. All others are written by identity, and so is a row with
+        // a dead letter, for `resolved` to find.
+        //
         // The lateral subquery makes it one index search for each row with a dead letter, and none for all others; a plain
         // join lets the planner read all of dead_letters. They are locked in the order in which everyone does.
         let statement = sqlx::query_scalar!(
-            r#"WITH settled AS (
+            r#"WITH input AS MATERIALIZED (
+               SELECT * FROM unnest($3::text[], $4::text[], $5::bytea[], $6::integer[], $7::bigint[], $8::bigint[], $14::tid[])
+                          WITH ORDINALITY AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch, address, place)
+                ORDER BY order_id, event_type),
+             in_place AS (
+               UPDATE processed_orders l SET state = 'd', serial = $11, settled_at = clock_timestamp()
+                 FROM input i
+                WHERE l.ctid = i.address AND l.state = 'c' AND NOT l.buried
+                  AND ROW(l.consumer_group, l.order_id, l.event_type, l.fingerprint, l.topic, l.kpartition, l.koffset, l.epoch)
+                      IS NOT DISTINCT FROM
+                      ROW($1, i.order_id, i.event_type, i.fingerprint, $2, i.kpartition, i.koffset, i.epoch)
+               RETURNING i.place),
+             settled AS (
                INSERT INTO processed_orders AS l
                       (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition, koffset, epoch, serial, settled_at)
                SELECT $1, order_id, event_type, 'd', fingerprint, $2, kpartition, koffset, epoch, $11, clock_timestamp()
-                 FROM unnest($3::text[], $4::text[], $5::bytea[], $6::integer[], $7::bigint[], $8::bigint[])
-                   AS i(order_id, event_type, fingerprint, kpartition, koffset, epoch) ORDER BY order_id, event_type
+                 FROM input WHERE place NOT IN (TABLE in_place)
                ON CONFLICT (consumer_group, order_id, event_type) DO UPDATE
                SET state = 'd', fingerprint = excluded.fingerprint, topic = excluded.topic,
                    kpartition = excluded.kpartition, koffset = excluded.koffset, epoch = excluded.epoch,
@@ -242,40 +310,48 @@ impl Postgres {
             rows.serial,
             &parked.partitions,
             &parked.offsets,
+            addresses as _,
         );
         let missed = self.answer(statement.fetch_one(&mut *lease)).await;
         lease.end(missed).await
     }
+}
 
-    fn ledger_row(&self, row: FoundRow) -> Result<LedgerRow, LedgerFailure> {
-        let state = row.state.chars().next().and_then(LedgerState::from_code);
-        let state = state.ok_or_else(|| bug(format!("processed_orders holds the unknown state {}", row.state)))?;
-        let fingerprint = <[u8; 32]>::try_from(row.fingerprint)
-            .map_err(|_| bug("processed_orders holds a fingerprint that is not 32 bytes".to_owned()))?;
-        let topic = if row.topic == *self.topic { Arc::clone(&self.topic) } else { row.topic.into() };
-        let coordinates = Coordinates { partition: Partition(row.kpartition), offset: Offset(row.koffset) };
-        Ok(LedgerRow {
-            state,
-            holder: Holder { topic, coordinates, epoch: Epoch(row.epoch), serial: Serial(row.serial.cast_unsigned()) },
-            fingerprint: Fingerprint(fingerprint),
-            inserted: row.inserted,
-            starts: u16::try_from(row.starts).unwrap_or_default(),
+/// A row that was there, or all rows together that were inserted: of those the claims say what is absent.
+struct ClaimAnswer {
+    partitions: Vec<i32>,
+    offsets: Vec<i64>,
+    epochs: Vec<i64>,
+    addresses: Vec<RowAddress>,
+    /// True also of a row that was deleted after it was seen.
+    inserted: bool,
+    state: String,
+    topic: String,
+    serial: i64,
+    starts: i16,
+    order_id: Option<String>,
+    event_type: Option<String>,
+    fingerprint: Option<Vec<u8>>,
+}
+
+impl ClaimAnswer {
+    fn places(&self) -> impl Iterator<Item = (Coordinates, Epoch, RowAddress)> {
+        let records = self.partitions.iter().zip(&self.offsets).zip(&self.epochs);
+        records.zip(&self.addresses).map(|(((partition, offset), epoch), address)| {
+            let coordinates = Coordinates { partition: Partition(*partition), offset: Offset(*offset) };
+            (coordinates, Epoch(*epoch), *address)
         })
     }
 }
 
-struct FoundRow {
-    order_id: String,
-    event_type: String,
-    state: String,
-    fingerprint: Vec<u8>,
-    topic: String,
-    kpartition: i32,
-    koffset: i64,
-    epoch: i64,
-    serial: i64,
-    starts: i16,
-    inserted: bool,
+fn state_of(code: &str) -> Result<LedgerState, LedgerFailure> {
+    let state = code.chars().next().and_then(LedgerState::from_code);
+    state.ok_or_else(|| bug(format!("processed_orders holds the unknown state {code}")))
+}
+
+fn fingerprint_of(bytes: &[u8]) -> Result<Fingerprint, LedgerFailure> {
+    let bytes = bytes.try_into();
+    bytes.map(Fingerprint).map_err(|_| bug("processed_orders holds a fingerprint that is not 32 bytes".to_owned()))
 }
 
 /// What a ledger row is written from.
@@ -376,6 +452,10 @@ impl<'a> Tickets<'a> {
 
     pub(super) fn of_identity(&self, order_id: &str, event_type: &str) -> Result<Ticket, LedgerFailure> {
         let ticket = self.0.get(&(order_id, event_type)).copied();
-        ticket.ok_or_else(|| bug("a row came back that is not of the batch".to_owned()))
+        ticket.ok_or_else(not_of_the_batch)
     }
+}
+
+fn not_of_the_batch() -> LedgerFailure {
+    bug("a row came back that is not of the batch".to_owned())
 }

@@ -1,8 +1,9 @@
 //! Postgres: one statement per transition, in files by table and by what is done with it.
 //!
-//! Every transition is a single statement and every statement may be repeated: a lost answer, a deadlock or a crash never
-//! needs more than sending it again. Locks are taken in one order everywhere: epochs, ledger, parked events, dead letters,
-//! each sorted by identity.
+//! Every transition is a single statement and every statement may be repeated: a lost answer, a conflict or a crash never
+//! needs more than sending it again. Locks are taken in the order epochs, ledger, parked events, dead letters, each sorted by
+//! identity. In the ledger a claim takes what it inserts before what is there, and a settlement what is at its address before
+//! the rest: where two meet crosswise one fails, and is repeated.
 
 mod audit;
 mod dead_letter_closing;
@@ -24,6 +25,7 @@ mod replay_prospects;
 mod replay_publishing;
 mod replay_scheduling;
 mod replays;
+mod row_address;
 mod stored_record;
 mod text;
 

@@ -81,7 +81,7 @@ impl Postgres {
                     Ok(true)
                 })
             })
-            .connect_lazy_with(with_timeouts(&options, database));
+            .connect_lazy_with(with_session_settings(&options, database));
         Ok(Self {
             group: group.into(),
             topic: topic.into(),
@@ -227,13 +227,16 @@ fn connect_options(database: &Database) -> Result<PgConnectOptions, ConnectError
     Ok(if database.prepared_statements { options } else { options.statement_cache_capacity(0) })
 }
 
-/// PgBouncer refuses start-up options, and what `SET` does there reaches other clients: behind it the timeouts are the role's.
-fn with_timeouts(options: &PgConnectOptions, database: &Database) -> PgConnectOptions {
+/// PgBouncer refuses start-up options, and what `SET` does there reaches other clients: behind it they are the role's.
+fn with_session_settings(options: &PgConnectOptions, database: &Database) -> PgConnectOptions {
     if !database.prepared_statements {
         return options.clone();
     }
     let statement = database.statement_timeout.as_millis().max(2);
     options.clone().options([
+        // A prepared statement keeps its plan, and one made while a table was empty would read all of it when it is full. This only
+        // makes such plans dear: a statement without an index still runs.
+        ("enable_seqscan", "off".to_owned()),
         ("statement_timeout", statement.to_string()),
         ("lock_timeout", (statement / 2).to_string()),
         ("idle_in_transaction_session_timeout", statement.to_string()),

@@ -3,7 +3,9 @@ use herald::core::failure::LedgerFailure;
 use herald::core::input::{LedgerRow, LedgerState, Ticket};
 use herald::core::record::{Epoch, Offset, Partition};
 
-use crate::ledger::fixture::{CONTENT, OTHER_CONTENT, at, claim, dead_letter, holder, row, settlement, test_database};
+use crate::ledger::fixture::{
+    CONTENT, OTHER_CONTENT, at, claim, dead_letter, holder, row, settlement, test_database, wherever_it_is,
+};
 
 /// Puts the row of order 1 at partition 0, offset 5 into the state.
 async fn prepare(database: &crate::ledger::fixture::TestDatabase, state: LedgerState, epoch: Epoch) {
@@ -294,6 +296,33 @@ async fn a_thousand_claims_are_one_statement() {
 }
 
 #[tokio::test]
+async fn of_two_that_insert_an_identity_at_once_the_later_is_repeated_and_finds_the_row() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    database.raise(1).await;
+    let mut first = database.tables.begin().await.unwrap();
+    let inserting = "INSERT INTO processed_orders (consumer_group, order_id, event_type, state, fingerprint, topic, kpartition,
+                            koffset, epoch, serial)
+                     SELECT consumer_group, '1', 'ORDER_CREATED', 'c', decode(repeat('07', 32), 'hex'), topic, 0, 5, epoch, 0
+                       FROM partition_epochs WHERE kpartition = 0";
+    sqlx::query(inserting).execute(&mut *first).await.unwrap();
+    let batch = [claim("1", at(1, 2), epoch), claim("2", at(1, 3), epoch)];
+    let (postgres, later) = (database.postgres.clone(), batch.clone());
+    let claiming = tokio::spawn(async move { postgres.claim(&later).await });
+    database.until_blocked(1).await;
+    first.commit().await.unwrap();
+    match claiming.await.unwrap() {
+        Err(LedgerFailure::Conflict(message)) => assert!(message.contains("23505"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    let found = database.postgres.claim(&batch).await.unwrap();
+    let mut found: Vec<_> = found.into_iter().map(|(ticket, row)| (ticket, wherever_it_is(row))).collect();
+    found.sort_by_key(|(ticket, _)| *ticket);
+    let held = row(LedgerState::Claimed, at(0, 5), false);
+    assert_eq!(found, [(Ticket(2), held), (Ticket(3), row(LedgerState::Claimed, at(1, 3), true))]);
+}
+
+#[tokio::test]
 async fn claimers_of_the_same_orders_in_other_orders_do_not_deadlock() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
@@ -303,8 +332,13 @@ async fn claimers_of_the_same_orders_in_other_orders_do_not_deadlock() {
     let run = |batch: Vec<herald::core::effect::Claim>| {
         let postgres = database.postgres.clone();
         tokio::spawn(async move {
-            for _ in 0..20 {
-                assert_eq!(postgres.claim(&batch).await.unwrap().len(), 200);
+            for round in 0..20 {
+                match postgres.claim(&batch).await {
+                    Ok(found) => assert_eq!(found.len(), 200),
+                    // Both inserted them at once. From then on they are there.
+                    Err(LedgerFailure::Conflict(error)) => assert!(round == 0 && error.contains("23505"), "{error}"),
+                    Err(error) => panic!("{error:?}"),
+                }
             }
         })
     };

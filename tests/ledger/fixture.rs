@@ -7,7 +7,7 @@ use herald::config::{Database, Secret};
 use herald::core::effect::{Claim, DeadLetter, Parking, Serial, Settlement};
 use herald::core::event::{Fingerprint, Identity};
 use herald::core::failure::Reason;
-use herald::core::input::{Holder, LedgerRow, LedgerState, Ticket};
+use herald::core::input::{Holder, LedgerRow, LedgerState, RowAddress, Ticket};
 use herald::core::key::LaneKey;
 use herald::core::record::{Coordinates, Epoch, Header, Offset, Partition, Record, Timestamp};
 use herald::postgres::Postgres;
@@ -93,7 +93,14 @@ impl TestDatabase {
 
     pub(crate) async fn claim_one(&self, claim: Claim) -> Option<LedgerRow> {
         let mut found = self.postgres.claim(&[claim]).await.unwrap();
-        found.pop().map(|(_, row)| row)
+        found.pop().map(|(_, row)| wherever_it_is(row))
+    }
+
+    /// Claims; gives the settlement that goes to the row's address.
+    pub(crate) async fn claim_to_settle(&self, claim: Claim) -> Settlement {
+        let success = settlement(&claim.identity.order_id, claim.coordinates, claim.epoch);
+        let found = self.postgres.claim(&[claim]).await.unwrap();
+        Settlement { address: found[0].1.address, ..success }
     }
 }
 
@@ -143,6 +150,7 @@ pub(crate) fn settlement(order_id: &str, coordinates: Coordinates, epoch: Epoch)
         coordinates,
         epoch,
         serial: Serial::default(),
+        address: RowAddress::default(),
         was_parked: false,
     }
 }
@@ -186,6 +194,12 @@ pub(crate) fn record(coordinates: Coordinates, value: &str) -> Record {
     }
 }
 
+/// To be compared with a row of which only the content is known.
+pub(crate) fn wherever_it_is(row: LedgerRow) -> LedgerRow {
+    LedgerRow { address: RowAddress::default(), ..row }
+}
+
 pub(crate) fn row(state: LedgerState, coordinates: Coordinates, inserted: bool) -> LedgerRow {
-    LedgerRow { state, holder: holder(coordinates), fingerprint: CONTENT, inserted, starts: 0 }
+    let address = RowAddress::default();
+    LedgerRow { state, holder: holder(coordinates), fingerprint: CONTENT, inserted, starts: 0, address }
 }

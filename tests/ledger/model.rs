@@ -8,13 +8,14 @@ mod tables;
 mod rows;
 mod statements;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::time::Duration;
 
 use herald::core;
 use herald::core::effect::Serial;
-use herald::core::input::{LedgerState, LoadedLane, Now, ParkedLane, ParkedRow};
+use herald::core::event::Identity;
+use herald::core::input::{LedgerState, LoadedLane, Now, ParkedLane, ParkedRow, RowAddress};
 use herald::core::record::{Coordinates, Epoch, Offset, Partition};
 
 use crate::ledger::fixture::{TestDatabase, test_database};
@@ -39,6 +40,8 @@ struct World {
     serial: u64,
     tickets: u64,
     counts: BTreeMap<&'static str, usize>,
+    /// Where the row of an order was when it was claimed last: it may have moved.
+    addresses: HashMap<Identity, RowAddress>,
 }
 
 /// Few orders meet often; many make long lanes.
@@ -64,6 +67,7 @@ impl World {
             serial: 100,
             tickets: 0,
             counts: BTreeMap::new(),
+            addresses: HashMap::new(),
         }
     }
 
@@ -84,6 +88,11 @@ impl World {
             Statement::Claim(batch) => {
                 let mut found = postgres.claim(batch).await.unwrap();
                 found.sort_by_key(|(ticket, _)| *ticket);
+                // The model does not know where rows are: taken out before they are compared.
+                for (ticket, row) in &mut found {
+                    let claim = batch.iter().find(|claim| claim.ticket == *ticket).unwrap();
+                    self.addresses.insert(claim.identity.clone(), std::mem::take(&mut row.address));
+                }
                 let expected = batch.iter().filter_map(|claim| Some((claim.ticket, tables.claim(claim)?)));
                 equal(&found, &expected.collect())
             }

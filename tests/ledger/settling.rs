@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use herald::core::effect::Settlement;
-use herald::core::input::{LedgerState, Ticket};
+use herald::core::input::{LedgerRow, LedgerState, Ticket};
 use herald::core::record::Partition;
 
 use crate::ledger::fixture::{
@@ -83,7 +83,7 @@ async fn a_discarded_dead_letter_stays_discarded() {
 async fn a_dead_letter_written_while_the_success_waited_is_resolved_too() {
     let database = test_database().await;
     let old = database.raise(0).await;
-    database.claim_one(claim("1", at(0, 5), old)).await;
+    let success = database.claim_to_settle(claim("1", at(0, 5), old)).await;
     // A burial that has written its rows and not yet committed, as the statement of `bury` would.
     let mut burial = database.tables.begin().await.unwrap();
     let ledger = "UPDATE processed_orders SET state = 'x', buried = true";
@@ -95,7 +95,7 @@ async fn a_dead_letter_written_while_the_success_waited_is_resolved_too() {
                          'permanent', '', '', 1, now(), now(), now() FROM processed_orders";
     sqlx::query(letter).execute(&mut *burial).await.unwrap();
     let postgres = database.postgres.clone();
-    let late = tokio::spawn(async move { postgres.done(&[settlement("1", at(0, 5), old)]).await });
+    let late = tokio::spawn(async move { postgres.done(&[success]).await });
     database.until_blocked(1).await;
     burial.commit().await.unwrap();
     late.await.unwrap().unwrap();
@@ -104,25 +104,98 @@ async fn a_dead_letter_written_while_the_success_waited_is_resolved_too() {
 }
 
 #[tokio::test]
-async fn every_settle_is_a_hot_update() {
+async fn a_row_that_has_moved_since_its_claim_is_settled_all_the_same() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    for moving in ["UPDATE processed_orders SET starts = 1", "VACUUM FULL processed_orders"] {
+        database.execute("TRUNCATE processed_orders").await;
+        database.claim_one(claim("0", at(0, 4), epoch)).await;
+        let success = database.claim_to_settle(claim("1", at(0, 5), epoch)).await;
+        // VACUUM FULL moves the other row to where this one was.
+        database.execute("DELETE FROM processed_orders WHERE order_id = '0'").await;
+        database.execute(moving).await;
+        database.postgres.done(&[success]).await.unwrap();
+        assert_eq!(database.ledger("1").await, "d 0/5 e1", "{moving}");
+        assert_eq!(database.look("SELECT count(*)::text FROM processed_orders").await, "1");
+    }
+}
+
+#[tokio::test]
+async fn another_row_at_the_address_is_left_alone() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    let mut success = database.claim_to_settle(claim("1", at(0, 5), epoch)).await;
+    success.address = database.claim_to_settle(claim("2", at(0, 6), epoch)).await.address;
+    database.postgres.done(&[success]).await.unwrap();
+    assert_eq!(database.ledger("1").await, "d 0/5 e1");
+    assert_eq!(database.ledger("2").await, "c 0/6 e1");
+}
+
+#[tokio::test]
+async fn two_settlements_of_the_same_coordinates_are_both_written() {
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    let polled = database.claim_to_settle(claim("1", at(0, 5), epoch)).await;
+    // The other is replayed, and of the topic before it was recreated.
+    database.postgres.done(&[polled, settlement("2", at(0, 5), epoch)]).await.unwrap();
+    assert_eq!(database.ledger("1").await, "d 0/5 e1");
+    assert_eq!(database.ledger("2").await, "d 0/5 e1");
+}
+
+#[tokio::test]
+async fn a_row_that_is_written_while_its_settlement_waits_is_settled_all_the_same() {
+    let writes = [
+        "UPDATE processed_orders SET starts = 1",
+        "UPDATE processed_orders SET koffset = 9",
+        "UPDATE processed_orders SET epoch = 0",
+        "UPDATE processed_orders SET state = 'p'",
+        "DELETE FROM processed_orders",
+    ];
+    let database = test_database().await;
+    let epoch = database.raise(0).await;
+    for write in writes {
+        database.execute("TRUNCATE processed_orders").await;
+        let success = database.claim_to_settle(claim("1", at(0, 5), epoch)).await;
+        let mut writing = database.tables.begin().await.unwrap();
+        sqlx::query(write).execute(&mut *writing).await.unwrap();
+        let postgres = database.postgres.clone();
+        let settling = tokio::spawn(async move { postgres.done(&[success]).await });
+        database.until_blocked(1).await;
+        writing.commit().await.unwrap();
+        settling.await.unwrap().unwrap();
+        assert_eq!(database.ledger("1").await, "d 0/5 e1", "{write}");
+    }
+}
+
+#[tokio::test]
+async fn every_settle_is_a_hot_update_without_a_search_also_by_plans_of_an_empty_table() {
     let database = test_database().await;
     let epoch = database.raise(0).await;
     for round in 0..5 {
         let orders = round * 1_000..(round + 1) * 1_000;
-        let claims: Vec<_> = orders.clone().map(|n| claim(&n.to_string(), at(0, n), epoch)).collect();
-        let done: Vec<_> = orders.map(|n| settlement(&n.to_string(), at(0, n), epoch)).collect();
-        database.postgres.claim(&claims).await.unwrap();
+        let claims: Vec<_> = orders.map(|n| claim(&n.to_string(), at(0, n), epoch)).collect();
+        let found = database.postgres.claim(&claims).await.unwrap();
+        let settle = |(ticket, row): (Ticket, LedgerRow)| Settlement {
+            address: row.address,
+            ..settlement(&ticket.0.to_string(), row.holder.coordinates, epoch)
+        };
+        let done: Vec<_> = found.into_iter().map(settle).collect();
         database.postgres.done(&done).await.unwrap();
     }
     database.postgres.close().await;
-    let updates = "SELECT n_tup_upd || ' updates, ' || n_tup_hot_upd || ' hot' FROM pg_stat_user_tables
+    let updates = "SELECT n_tup_upd || ' updates, ' || n_tup_hot_upd || ' hot, ' || idx_scan || ' searches, ' || seq_scan || ' scans'
+                     FROM pg_stat_user_tables
                     WHERE relname = 'processed_orders'";
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while !database.look(updates).await.starts_with("5000 updates") {
         assert!(tokio::time::Instant::now() < deadline, "{}", database.look(updates).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(database.look(updates).await, "5000 updates, 5000 hot");
+    assert_eq!(
+        database.look(updates).await,
+        "5000 updates, 5000 hot, 5000 searches, 0 scans",
+        "one search for each claim"
+    );
     assert_eq!(database.look("SELECT state FROM processed_orders GROUP BY state").await, "d");
     let partitions = [Partition(0)];
     assert!(database.postgres.read(&partitions).await.is_err(), "closed");

@@ -10,7 +10,9 @@ use herald::core::effect::{Claim, DeadLetter, Delivery, Effect, Effects, Outcome
 use herald::core::engine::{Engine, EngineConfig};
 use herald::core::event::Identity;
 use herald::core::failure::{DeliveryFailure, FailureClass};
-use herald::core::input::{Holder, Input, LedgerRow, LedgerState, LoadedLane, Now, ParkedRow, Raised, Rest};
+use herald::core::input::{
+    Holder, Input, LedgerRow, LedgerState, LoadedLane, Now, ParkedRow, Raised, Rest, RowAddress,
+};
 use herald::core::key::{LaneKey, OrderingKey};
 use herald::core::record::{Epoch, Offset, Record, Session};
 use herald::core::retry::Schedule;
@@ -172,6 +174,7 @@ impl World {
             fingerprint: claim.fingerprint,
             inserted: true,
             starts: 0,
+            address: RowAddress::default(),
         };
         let found = self.ledger.get(identity).cloned();
         let may_be_seized = |state| matches!(state, LedgerState::Claimed | LedgerState::Dead);
@@ -206,7 +209,8 @@ impl World {
         // A conflict has an identity of its own, which nobody claims.
         let holder = Holder { topic: TOPIC.into(), coordinates, epoch, serial };
         let state = LedgerState::Dead;
-        let unclaimed = LedgerRow { state, holder, fingerprint, inserted: true, starts: 0 };
+        let address = RowAddress::default();
+        let unclaimed = LedgerRow { state, holder, fingerprint, inserted: true, starts: 0, address };
         self.ledger.entry(identity).or_insert(unclaimed).state = state;
         let offset = coordinates.offset;
         self.parked.remove(&offset);

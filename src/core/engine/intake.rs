@@ -9,7 +9,7 @@ use crate::core::decode::{Decoded, synthetic_identity};
 use crate::core::effect::{Effect, Effects, Outcome, RecordName, Report};
 use crate::core::entry::{Blame, Burial, Entry, Origin, Stage};
 use crate::core::failure::Reason;
-use crate::core::input::{Now, Ticket};
+use crate::core::input::{Now, RowAddress, Ticket};
 use crate::core::key::LaneKey;
 use crate::core::partition::PartitionState;
 use crate::core::record::{Partition, Record, Session};
@@ -114,6 +114,7 @@ impl Engine {
             burial,
             busy: None,
             seizure: None,
+            address: RowAddress::default(),
         };
         self.admit(ticket, entry);
     }

@@ -12,7 +12,7 @@ use crate::core::effect::{Effect, Effects, Outcome, ParkedKey, Report, Serial};
 use crate::core::entry::{Blame, Burial, Entry, FailedAt, Origin, ParkingPlan, Stage};
 use crate::core::event::Fingerprint;
 use crate::core::failure::{LedgerFailure, Reason};
-use crate::core::input::{LoadedLane, Now, ParkedRow, Rest, Ticket};
+use crate::core::input::{LoadedLane, Now, ParkedRow, Rest, RowAddress, Ticket};
 use crate::core::key::LaneKey;
 use crate::core::parked::LastFailure;
 use crate::core::record::{Partition, Session};
@@ -273,6 +273,7 @@ impl Engine {
             burial: burial.map(|(reason, error)| Burial { reason, class: "permanent", error }),
             busy: None,
             seizure: None,
+            address: RowAddress::default(),
         };
         if let Suspicion::Convicted { reason, error } = self.config.semantics.suspicion(starts) {
             entry.convict(reason, error);

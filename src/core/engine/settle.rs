@@ -56,6 +56,7 @@ impl Engine {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         // It was meant for this claim: the holder of then may rightly have it when this one claims again.
         entry.seizure = None;
+        entry.address = row.address;
         let is_given_up = entry.burial.is_some();
         let verdict = judge(row, &self.config.topic, entry.record.coordinates, entry.fingerprint);
         effects.extend(claim_result(&verdict).map(|result| Effect::Report(Report::Claimed(result))));

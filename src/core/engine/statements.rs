@@ -163,6 +163,7 @@ impl RowOf<'_> {
             coordinates: entry.record.coordinates,
             epoch: entry.epoch,
             serial,
+            address: entry.address,
             was_parked: entry.is_parked(),
         }
     }

@@ -108,11 +108,12 @@ impl World {
             self.tickets += 1;
             let settlement = Settlement {
                 ticket: Ticket(self.tickets),
-                identity,
                 fingerprint: if self.random.u8(0..8) == 0 { OTHER_CONTENT } else { CONTENT },
                 coordinates,
                 epoch: self.epoch(coordinates.partition),
                 serial,
+                address: self.addresses.get(&identity).copied().unwrap_or_default(),
+                identity,
                 was_parked: self.random.bool(),
             };
             rows.push(row(self, settlement));
@@ -133,7 +134,7 @@ impl World {
     }
 
     fn claim(&mut self, settlement: Settlement) -> Claim {
-        let Settlement { ticket, identity, fingerprint, coordinates, epoch, serial, was_parked: _ } = settlement;
+        let Settlement { ticket, identity, fingerprint, coordinates, epoch, serial, .. } = settlement;
         let holder = self.tables.ledger.get(&identity).map(tables::Row::holder).filter(|_| self.random.u8(0..3) == 0);
         let seize_from = holder.map(|holder| self.perhaps_another(holder));
         Claim { ticket, identity, fingerprint, coordinates, epoch, serial, seize_from }

@@ -206,6 +206,7 @@ pub(super) fn ours(claim: &Claim, inserted: bool) -> LedgerRow {
         fingerprint: claim.fingerprint,
         inserted,
         starts: 0,
+        address: RowAddress::default(),
     }
 }
 

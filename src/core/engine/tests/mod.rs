@@ -27,7 +27,7 @@ use crate::core;
 use crate::core::effect::{Claim, Delivery, Serial};
 use crate::core::event::Identity;
 use crate::core::failure::{DeliveryFailure, FailureClass, LedgerFailure, Reason};
-use crate::core::input::{Holder, LedgerRow, LedgerState, Operation, Raised};
+use crate::core::input::{Holder, LedgerRow, LedgerState, Operation, Raised, RowAddress};
 use crate::core::key::OrderingKey;
 use crate::core::record::{Coordinates, Offset, Record, Session};
 use bench::*;
@@ -185,6 +185,7 @@ fn other_content_under_the_same_identity_is_a_conflict_with_an_identity_of_its_o
         holder: holder(Coordinates { partition: P0, offset: Offset(1) }),
         fingerprint: crate::core::event::Fingerprint([9; 32]),
         inserted: false,
+        address: RowAddress::default(),
         starts: 0,
     };
     bench.claimed(vec![(claim.ticket, row)]);

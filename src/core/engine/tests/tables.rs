@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use super::core::effect::{Claim, DeadLetter, ParkedKey, Parking, Serial, Settlement, Start};
 use super::core::event::{Fingerprint, Identity};
 use super::core::failure::Reason;
-use super::core::input::{Holder, LedgerRow, LedgerState, LoadedLane, Now, ParkedLane, ParkedRow, Raised, Rest};
+use super::core::input::{
+    Holder, LedgerRow, LedgerState, LoadedLane, Now, ParkedLane, ParkedRow, Raised, Rest, RowAddress,
+};
 use super::core::key::LaneKey;
 use super::core::record::{Coordinates, Epoch, Offset, Partition, Record};
 
@@ -135,7 +137,15 @@ impl Tables {
             (row.epoch, row.fingerprint) = (claim.epoch, claim.fingerprint);
         }
         let holder = row.holder();
-        Some(LedgerRow { state: row.state, holder, fingerprint: row.fingerprint, inserted, starts: row.starts })
+        let address = RowAddress::default();
+        Some(LedgerRow {
+            state: row.state,
+            holder,
+            fingerprint: row.fingerprint,
+            inserted,
+            starts: row.starts,
+            address,
+        })
     }
 
     pub(super) fn yield_claim(&mut self, settlement: &Settlement) {
