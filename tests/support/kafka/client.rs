@@ -188,8 +188,10 @@ impl Kafka {
         blocking(move || read_all(&config.create().unwrap(), &topic)).await
     }
 
+    /// A leader that has just been elected does not know them for a moment (`OFFSET_NOT_AVAILABLE`).
     pub async fn end_offsets(&self, topic: &str) -> BTreeMap<Partition, Offset> {
-        self.try_end_offsets(topic).await.unwrap()
+        wait_until("the leaders know the ends of their partitions", SOON, async || self.try_end_offsets(topic).await)
+            .await
     }
 
     /// What the group has committed; partitions without a committed offset are left out.
