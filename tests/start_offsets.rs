@@ -61,10 +61,12 @@ async fn a_group_that_began_at_the_end_misses_nothing_when_its_worker_is_killed_
     let mut world = World::with_partitions(1).await;
     world.produce(&[orders::created(1)]).await;
     world.gateway.answer_order("2", [Answer::Hang]);
+    world.gateway.answer_order("3", [Answer::Hang]);
     let mut first = from_latest(&world).start().await;
     wait_for_commit(&world, P0, 1).await;
     world.produce(&[orders::created(2), orders::created(3)]).await;
     wait_for_request(&world, 2).await;
+    wait_for_request(&world, 3).await;
     first.kill9().await;
 
     let second = from_latest(&world).start().await;
@@ -116,6 +118,7 @@ async fn a_group_that_goes_back_from_past_the_end_passes_over_nothing_when_its_w
     let mut first = from_earliest(&world).start().await;
     wait_for_request(&world, 0).await;
     wait_for_commit(&world, P0, 0).await;
+    world.done(&["1", "2"].map(str::to_owned).into()).await;
     first.kill9().await;
 
     // The log grows past the offset where the group once was.

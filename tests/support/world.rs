@@ -9,7 +9,7 @@ use super::gateway::Gateway;
 use super::kafka::{self, Kafka};
 use super::orders::{self, Produced};
 use super::postgres::{self, Database};
-use super::wait::{EVENTUALLY, wait_until};
+use super::wait::{EVENTUALLY, equal, wait_until};
 use super::worker::{Worker, WorkerSetup};
 use super::{oracle, unique};
 
@@ -139,6 +139,14 @@ impl World {
         let rows: Vec<String> =
             sqlx::query_scalar(statement).bind(&self.group).bind(state).fetch_all(&self.database.pool).await.unwrap();
         rows.into_iter().collect()
+    }
+
+    /// Waits until these orders and no others are done: an answer of the gateway is in the ledger a little later.
+    pub async fn done(&self, order_ids: &BTreeSet<String>) {
+        wait_until("what was answered is in the ledger", EVENTUALLY, async || {
+            equal(self.orders_in_state("d").await, order_ids)
+        })
+        .await;
     }
 
     /// I1: every record below a committed offset is settled in the ledger. A row that is settled stays so: the offsets are
