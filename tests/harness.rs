@@ -20,6 +20,20 @@ use crate::support::worker::http_client;
 use crate::support::{World, orders, postgres, unique};
 
 #[tokio::test]
+async fn a_gateway_comes_up_again_once_a_child_that_was_being_forked_lets_go_of_its_port() {
+    let gateway = Gateway::start().await;
+    let address = gateway.url().replace("http://", "").replace("/notify", "");
+    gateway.down().await;
+    let held = TcpListener::bind(&address).await.unwrap();
+    let up = gateway.up();
+    tokio::pin!(up);
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut up).await.is_err());
+    drop(held);
+    up.await;
+    assert!(TcpStream::connect(&address).await.is_ok());
+}
+
+#[tokio::test]
 async fn records_come_back_byte_for_byte() {
     let kafka = kafka::shared().await;
     let topic = unique("bytes");

@@ -117,7 +117,7 @@ impl Gateway {
     /// Accepts connections again, on the same port.
     pub async fn up(&self) {
         if self.server.lock().unwrap().is_none() {
-            let server = Server::start(ports::local(self.port), Arc::clone(&self.shared)).await;
+            let server = Server::start(self.port, Arc::clone(&self.shared)).await;
             *self.server.lock().unwrap() = Some(server);
         }
     }

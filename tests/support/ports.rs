@@ -8,6 +8,8 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Mutex;
 
+use super::wait::{SOON, wait_until};
+
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
 static MARKS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
@@ -38,6 +40,12 @@ pub fn reserve() -> Reserved {
             return Reserved { listener };
         }
     }
+}
+
+/// Listens on a port that is ours. A socket that was let go of lives on, and with it the port is taken, in a child that another thread is
+/// just forking, until that runs its program.
+pub async fn listen(port: u16) -> tokio::net::TcpListener {
+    wait_until("the port is free", SOON, async || tokio::net::TcpListener::bind(local(port)).await).await
 }
 
 pub fn local(port: u16) -> SocketAddr {

@@ -44,7 +44,7 @@ impl Proxy {
     pub async fn start(target: SocketAddr) -> Self {
         let reserved = ports::reserve();
         let port = reserved.release();
-        let listener = TcpListener::bind(ports::local(port)).await.unwrap();
+        let listener = ports::listen(port).await;
         let (mode, seen) = watch::channel(Mode::Pass);
         Self { port, mode, task: tokio::spawn(serve(listener, target, seen)) }
     }

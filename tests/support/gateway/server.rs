@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::script::Answer;
 use super::{Request, Shared};
+use crate::support::ports;
 
 /// Listens until it is stopped or dropped.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn start(address: SocketAddr, shared: Arc<Shared>) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+    pub(super) async fn start(port: u16, shared: Arc<Shared>) -> Self {
+        let listener = ports::listen(port).await;
         Self { task: tokio::spawn(serve(listener, shared)) }
     }
 
