@@ -39,6 +39,7 @@ mod odd_records;
 mod operations;
 mod outages;
 mod parking;
+mod pgbouncer;
 mod preflight;
 mod redelivery;
 mod refusals;

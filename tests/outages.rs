@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use herald::demo::postgres::PrivatePostgres;
 use herald::supervised::Signal;
 use sqlx::PgPool;
 
 use crate::support::gateway::Answer;
 use crate::support::kafka::{BrokerHandle, Cluster, NewRecord};
 use crate::support::letters::rows;
+use crate::support::pgbouncer::PgBouncer;
 use crate::support::wait::{EVENTUALLY, wait_until};
 use crate::support::worker::{Worker, WorkerSetup};
 use crate::support::{World, orders, postgres};
@@ -55,9 +57,28 @@ async fn assert_nothing_was_spent(world: &World, worker: &Worker, orders: u32) {
 
 #[tokio::test]
 async fn orders_are_notified_once_each_although_postgres_crashes_while_they_are_delivered() {
-    let mut world = World::with_partitions(3).await;
-    let (mut server, url) = postgres::private().await;
-    let worker = one_attempt(&world).with("DATABASE_URL", &url).start().await;
+    let world = World::with_partitions(3).await;
+    let (server, url) = postgres::private().await;
+    let setup = one_attempt(&world).with("DATABASE_URL", &url);
+    postgres_crashes_while_orders_are_delivered(world, server, &url, setup).await;
+}
+
+#[tokio::test]
+async fn orders_are_notified_once_each_although_postgres_crashes_behind_pgbouncer() {
+    let world = World::with_partitions(3).await;
+    let (server, url) = postgres::private().await;
+    let pgbouncer = PgBouncer::start(&url).await;
+    let setup = pgbouncer.before(one_attempt(&world));
+    postgres_crashes_while_orders_are_delivered(world, server, &url, setup).await;
+}
+
+async fn postgres_crashes_while_orders_are_delivered(
+    mut world: World,
+    mut server: PrivatePostgres,
+    url: &str,
+    setup: WorkerSetup,
+) {
+    let worker = setup.start().await;
     // Deliveries are under way when the server crashes, and end while it is gone.
     world.gateway.answer(Answer::ok().after(Duration::from_millis(300)));
     produce(&mut world, 0..600).await;
@@ -70,7 +91,7 @@ async fn orders_are_notified_once_each_although_postgres_crashes_while_they_are_
 
     server.restart().await.unwrap();
     world.all_committed().await;
-    let pool = PgPool::connect(&url).await.unwrap();
+    let pool = PgPool::connect(url).await.unwrap();
     let letters = rows(&pool).await;
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0].reason, "undecodable");

@@ -57,7 +57,7 @@ pub struct Database {
     /// Connections held at most.
     #[schemars(range(min = 1, max = 500))]
     pub max_connections: u32,
-    /// Use named prepared statements. Turn off behind a PgBouncer older than 1.21 in transaction mode.
+    /// Use named prepared statements and settings of the session. Turn off behind PgBouncer.
     pub prepared_statements: bool,
     /// How long one statement may run before Postgres cancels it.
     #[serde(with = "duration")]

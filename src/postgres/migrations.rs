@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use sqlx::Connection;
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{Connection, PgConnection};
 
 use super::pool::Postgres;
 use crate::core::failure::LedgerFailure;
 
 const DEADLINE: Duration = Duration::from_mins(30);
+
+/// Held to the end of the transaction. Another client may have left the names that sqlx gives to what it prepares.
+const LOCK_UNPREPARED: &str = "DEALLOCATE ALL; SELECT pg_advisory_xact_lock(hashtextextended('herald migrations', 0))";
 
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
@@ -16,9 +19,7 @@ pub enum MigrationError {
         "the database {address} is not available to migrate: {error}; database.url or DATABASE_URL says where it is"
     )]
     Unavailable { address: String, error: sqlx::Error },
-    #[error(
-        "the migration failed: {0}; the role needs the right to create tables in its schema, and PgBouncer must be bypassed"
-    )]
+    #[error("the migration failed: {0}; the role needs the right to create tables in its schema")]
     Failed(#[from] MigrateError),
     #[error("the migration did not end within {DEADLINE:?}; look for what holds locks on Herald's tables")]
     TimedOut,
@@ -30,8 +31,13 @@ impl Postgres {
         let connection = self.connect_to_migrate().await;
         let unavailable = |error| MigrationError::Unavailable { address: self.address(), error };
         let mut connection = connection.map_err(unavailable)?;
-        let migration = migrator();
-        let run = migration.run_direct(None, &mut connection, false);
+        let run = async {
+            if self.prepared_statements {
+                migrator().run_direct(None, &mut connection, false).await
+            } else {
+                migrate_in_one_transaction(&mut connection).await
+            }
+        };
         let result = match tokio::time::timeout(DEADLINE, run).await {
             Ok(result) => result.map_err(MigrationError::from),
             Err(_) => Err(MigrationError::TimedOut),
@@ -64,6 +70,14 @@ impl Postgres {
         let versions = self.answer(versions.fetch_all(&mut *lease)).await;
         lease.end(versions).await
     }
+}
+
+/// PgBouncer in transaction mode would take the lock of the session on one server and let go of it on another.
+async fn migrate_in_one_transaction(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let mut transaction = connection.begin().await?;
+    sqlx::raw_sql(LOCK_UNPREPARED).execute(&mut *transaction).await?;
+    migrator().set_locking(false).run_direct(None, &mut *transaction, false).await?;
+    Ok(transaction.commit().await?)
 }
 
 fn migrator() -> Migrator {

@@ -38,7 +38,7 @@ pub struct Postgres {
     pub(super) unreadable_letters: Arc<Mutex<Vec<i64>>>,
     waits: Arc<OnceLock<Histogram>>,
     pool: PgPool,
-    prepared_statements: bool,
+    pub(super) prepared_statements: bool,
     options: PgConnectOptions,
     deadline: Duration,
 }
@@ -223,7 +223,8 @@ fn connect_options(database: &Database) -> Result<PgConnectOptions, ConnectError
         Some(_) => options,
         None => options.application_name("herald"),
     };
-    let options = options.disable_statement_logging();
+    // PgBouncer refuses this start-up parameter, which only floats sent as text need.
+    let options = options.disable_statement_logging().extra_float_digits(None);
     Ok(if database.prepared_statements { options } else { options.statement_cache_capacity(0) })
 }
 

@@ -31,6 +31,9 @@ pub struct PreflightFacts {
     pub missing_privileges: Vec<String>,
 }
 
+/// What PgBouncer (1.18) says of the settings that a session begins with.
+const REFUSED_BY_PGBOUNCER: &str = "unsupported startup parameter";
+
 impl Postgres {
     /// Asks the database and judges the answers.
     pub async fn preflight(&self, retention: Duration, topic: Retention) -> Vec<Finding> {
@@ -41,11 +44,13 @@ impl Postgres {
                 findings
             }
             Err(LedgerFailure::Outage(error) | LedgerFailure::Conflict(error) | LedgerFailure::BadData(error)) => {
-                vec![Finding::problem(
-                    "database",
-                    format!("{} does not answer: {error}", self.address()),
-                    vec!["set database.url or DATABASE_URL to postgres://user:password@host:5432/database".to_owned()],
-                )]
+                let remedy = if error.contains(REFUSED_BY_PGBOUNCER) {
+                    "set database.prepared_statements to false, for PgBouncer (docs/operations.md)"
+                } else {
+                    "set database.url or DATABASE_URL to postgres://user:password@host:5432/database"
+                };
+                let detail = format!("{} does not answer: {error}", self.address());
+                vec![Finding::problem("database", detail, vec![remedy.to_owned()])]
             }
         }
     }

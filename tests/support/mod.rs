@@ -15,6 +15,7 @@ pub mod oracle;
 pub mod order_service;
 pub mod orders;
 pub mod parked;
+pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;
 pub mod proxy;
