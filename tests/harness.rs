@@ -1,7 +1,7 @@
 //! The kit itself, on real parts: what the other tests rely on.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,20 +17,20 @@ use crate::support::order_service::OrderService;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::wait::{SOON, wait_until};
 use crate::support::worker::http_client;
-use crate::support::{World, orders, postgres, unique};
+use crate::support::{World, orders, ports, postgres, unique};
 
 #[tokio::test]
 async fn a_gateway_comes_up_again_once_a_child_that_was_being_forked_lets_go_of_its_port() {
     let gateway = Gateway::start().await;
-    let address = gateway.url().replace("http://", "").replace("/notify", "");
+    let address: SocketAddr = gateway.url().replace("http://", "").replace("/notify", "").parse().unwrap();
     gateway.down().await;
-    let held = TcpListener::bind(&address).await.unwrap();
+    let held = ports::listen(address.port()).await;
     let up = gateway.up();
     tokio::pin!(up);
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut up).await.is_err());
     drop(held);
     up.await;
-    assert!(TcpStream::connect(&address).await.is_ok());
+    assert!(TcpStream::connect(address).await.is_ok());
 }
 
 #[tokio::test]

@@ -32,9 +32,12 @@ async fn orders_are_notified_once_parked_buried_and_replayed_as_without_it() {
     assert_eq!((&ended[0]["state"], &ended[0]["notified"]), (&"done".into(), &1.into()));
     let verdict = world.verdict();
     assert!(verdict.is_clean(), "{verdict:?}\n{}{}", workers[0].log(), workers[1].log());
+    let mut parked = 0.0;
     for worker in &workers {
         worker.assert_accounting_closes().await;
+        parked += worker.metrics().await.sum("herald_records_total", &[("outcome", "parked")]);
     }
+    assert!(parked >= 1.0, "order 7 waits longer than a lane may");
 }
 
 #[tokio::test]
@@ -57,6 +60,11 @@ async fn workers_that_migrate_at_once_all_succeed_and_keep_no_lock() {
     let pgbouncer = PgBouncer::start(&world.database.url).await;
     world.database.forget_migrations().await;
     let setup = pgbouncer.before(world.worker());
+    // Neither is for migrations.
+    let settings = "DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET statement_timeout = 5', current_database());
+        EXECUTE format('ALTER DATABASE %I SET lock_timeout = 5', current_database()); END $$";
+    sqlx::raw_sql(settings).execute(&world.database.pool).await.unwrap();
     for _ in 0..3 {
         let all = futures_util::future::join_all((0..6).map(|_| setup.run_command(&["migrate"]))).await;
         for ended in all {

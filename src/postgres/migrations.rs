@@ -10,8 +10,14 @@ use crate::core::failure::LedgerFailure;
 
 const DEADLINE: Duration = Duration::from_mins(30);
 
-/// Held to the end of the transaction. Another client may have left the names that sqlx gives to what it prepares.
-const LOCK_UNPREPARED: &str = "DEALLOCATE ALL; SELECT pg_advisory_xact_lock(hashtextextended('herald migrations', 0))";
+/// One migration at a time, however many want to. What a session holds or has set would be lost or left behind in PgBouncer; another
+/// client may have left the names that sqlx gives to what it prepares. Migrations take as long as they take, and wait for locks as
+/// long as a start may be held up.
+const BEGIN_MIGRATION: &str = "
+    SET LOCAL statement_timeout = 0;
+    SET LOCAL lock_timeout = '30s';
+    DEALLOCATE ALL;
+    SELECT pg_advisory_xact_lock(hashtextextended('herald migrations', 0))";
 
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
@@ -31,14 +37,7 @@ impl Postgres {
         let connection = self.connect_to_migrate().await;
         let unavailable = |error| MigrationError::Unavailable { address: self.address(), error };
         let mut connection = connection.map_err(unavailable)?;
-        let run = async {
-            if self.prepared_statements {
-                migrator().run_direct(None, &mut connection, false).await
-            } else {
-                migrate_in_one_transaction(&mut connection).await
-            }
-        };
-        let result = match tokio::time::timeout(DEADLINE, run).await {
+        let result = match tokio::time::timeout(DEADLINE, migrate_one_by_one(&mut connection)).await {
             Ok(result) => result.map_err(MigrationError::from),
             Err(_) => Err(MigrationError::TimedOut),
         };
@@ -72,17 +71,35 @@ impl Postgres {
     }
 }
 
-/// PgBouncer in transaction mode would take the lock of the session on one server and let go of it on another.
-async fn migrate_in_one_transaction(connection: &mut PgConnection) -> Result<(), MigrateError> {
-    let mut transaction = connection.begin().await?;
-    sqlx::raw_sql(LOCK_UNPREPARED).execute(&mut *transaction).await?;
-    migrator().set_locking(false).run_direct(None, &mut *transaction, false).await?;
-    Ok(transaction.commit().await?)
+/// Each in a transaction of its own, so that no lock outlives its migration.
+async fn migrate_one_by_one(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let migrator = migrator();
+    for migration in migrator.iter() {
+        let mut transaction = connection.begin().await?;
+        sqlx::raw_sql(BEGIN_MIGRATION).execute(&mut *transaction).await?;
+        migrator.run_direct(Some(migration.version), &mut *transaction, false).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
 }
 
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!();
     // A worker of the version before may start again after a later one has migrated.
     migrator.set_ignore_missing(true);
+    // Ours is the transaction's.
+    migrator.set_locking(false);
     migrator
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_migration_can_run_in_a_transaction() {
+        let migrator = migrator();
+        assert!(migrator.iter().count() > 0);
+        assert!(migrator.iter().all(|migration| !migration.no_tx));
+    }
 }

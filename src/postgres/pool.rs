@@ -38,7 +38,7 @@ pub struct Postgres {
     pub(super) unreadable_letters: Arc<Mutex<Vec<i64>>>,
     waits: Arc<OnceLock<Histogram>>,
     pool: PgPool,
-    pub(super) prepared_statements: bool,
+    prepared_statements: bool,
     options: PgConnectOptions,
     deadline: Duration,
 }
@@ -128,11 +128,9 @@ impl Postgres {
         format!("{}:{}/{database}", self.options.get_host(), self.options.get_port())
     }
 
-    /// A connection of its own without a statement timeout: migrations take as long as they take.
+    /// A connection of its own, that remembers nothing it prepared.
     pub(super) async fn connect_to_migrate(&self) -> Result<PgConnection, sqlx::Error> {
-        let options = self.options.clone();
-        let options = if self.prepared_statements { options.options([("lock_timeout", "30s")]) } else { options };
-        self.answer(options.connect()).await
+        self.answer(self.options.clone().statement_cache_capacity(0).connect()).await
     }
 
     /// A connection for one statement.

@@ -42,7 +42,7 @@ impl TestDatabase {
         Postgres::open(&settings(&self.own_url()), group, topic).unwrap()
     }
 
-    /// As it is behind an old PgBouncer.
+    /// As it is behind PgBouncer.
     pub(crate) fn without_prepared_statements(&self) -> Postgres {
         let mut settings = settings(&self.own_url());
         settings.prepared_statements = false;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::wait::{EVENTUALLY, wait_until};
 use super::worker::WorkerSetup;
-use super::{cache, directory, ports, tail};
+use super::{directory, ports, repository, tail};
 
 /// As root it would refuse to run.
 const UNPRIVILEGED: u32 = 65_534;
@@ -32,7 +32,7 @@ impl PgBouncer {
         let port = ports::reserve();
         let settings = format!(
             "[databases]
-             * = host={} port={} user={}
+             * = host={} port={} user={}{}
              [pgbouncer]
              listen_addr = 127.0.0.1
              listen_port = {}
@@ -44,13 +44,15 @@ impl PgBouncer {
             behind.get_host(),
             behind.get_port(),
             behind.get_username(),
+            password(url),
             port.port(),
         );
         fs::write(directory.join("pgbouncer.ini"), settings.replace("\n             ", "\n")).unwrap();
         let log = directory.join("pgbouncer.log");
-        // Ours: whoever it runs as may not be let into the repository.
+        // Whoever it runs as may not be let into the repository. Copied by a child: a file that is open for writing here is so in what
+        // other threads fork, and cannot be run meanwhile.
         let copy = directory.join("pgbouncer");
-        fs::copy(program(), &copy).unwrap();
+        assert!(Command::new("cp").arg(program()).arg(&copy).status().unwrap().success());
         let mut command = Command::new(copy);
         command.arg("pgbouncer.ini").current_dir(&directory);
         let mut options = Options::logging_to(File::create(&log).unwrap());
@@ -78,11 +80,17 @@ impl PgBouncer {
     }
 }
 
+/// An empty one would be an error.
+fn password(url: &str) -> String {
+    url::Url::parse(url).unwrap().password().map(|password| format!(" password={password}")).unwrap_or_default()
+}
+
 /// Where `scripts/setup` puts it, or packages.
 fn program() -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&path).map(|directory| directory.join("pgbouncer"));
-    let mut places = on_path.chain([cache("pgbouncer").join("bin/pgbouncer"), "/usr/sbin/pgbouncer".into()]);
+    let cached = repository().join(".cache/pgbouncer/bin/pgbouncer");
+    let mut places = on_path.chain([cached, "/usr/sbin/pgbouncer".into()]);
     places.find(|place| place.exists()).expect("scripts/setup installs PgBouncer")
 }
 

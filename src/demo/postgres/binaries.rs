@@ -27,7 +27,8 @@ pub(super) fn find() -> Result<PathBuf, Error> {
     if let Some(named) = env::var_os(VARIABLE) {
         let named = PathBuf::from(named);
         return if is_complete(&named) {
-            Ok(named)
+            // Whoever the server runs as may not be let in to where a link to them is.
+            Ok(named.canonicalize().unwrap_or(named))
         } else {
             Err(Error::NotInstalled { looked_in: format!("{} ({VARIABLE})", named.display()) })
         };
