@@ -25,8 +25,8 @@ pub enum MigrationError {
         "the database {address} is not available to migrate: {error}; database.url or DATABASE_URL says where it is"
     )]
     Unavailable { address: String, error: sqlx::Error },
-    #[error("the migration failed: {0}; the role needs the right to create tables in its schema")]
-    Failed(#[from] MigrateError),
+    #[error("the migration failed: {error}; the role needs the right to create tables in its schema")]
+    Failed { error: MigrateError },
     #[error("the migration did not end within {DEADLINE:?}; look for what holds locks on Herald's tables")]
     TimedOut,
 }
@@ -38,7 +38,7 @@ impl Postgres {
         let unavailable = |error| MigrationError::Unavailable { address: self.address(), error };
         let mut connection = connection.map_err(unavailable)?;
         let result = match tokio::time::timeout(DEADLINE, migrate_one_by_one(&mut connection)).await {
-            Ok(result) => result.map_err(MigrationError::from),
+            Ok(result) => result.map_err(|error| MigrationError::Failed { error }),
             Err(_) => Err(MigrationError::TimedOut),
         };
         // The connection has served its purpose either way.
