@@ -80,7 +80,9 @@ pub(super) fn committed<C: ConsumerContext>(
 
 /// The watermarks of as many of the partitions as answer within `timeout`, one request per leader.
 ///
-/// One partition without a leader makes the common request fail; the others are then asked one by one.
+/// One partition without a leader makes the common request fail; then the leaders are looked for and each partition is asked for alone.
+/// librdkafka looks for no leader that was gone when it last heard of it, and for none whose broker was, before
+/// `topic.metadata.refresh.interval.ms` is over, which is five minutes.
 pub(super) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -88,22 +90,23 @@ pub(super) fn watermarks<C: ConsumerContext>(
     timeout: Duration,
 ) -> (BTreeMap<Partition, Watermarks>, Option<String>) {
     let deadline = Instant::now() + timeout;
-    match both_ends(consumer, topic, partitions, timeout / 2) {
-        Ok(marks) => (marks, None),
-        Err(error) if partitions.len() < 2 => (BTreeMap::new(), Some(error)),
-        Err(error) => {
-            let mut marks = BTreeMap::new();
-            for partition in partitions {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                let one = both_ends(consumer, topic, &[*partition], left / 4);
-                marks.extend(one.unwrap_or_default());
-            }
-            (marks, Some(error))
+    let error = match both_ends(consumer, topic, partitions, timeout / 2) {
+        Ok(marks) => return (marks, None),
+        Err(error) => error,
+    };
+    // Its answer is what librdkafka knows from then on.
+    let _ = consumer.fetch_metadata(Some(topic), timeout / 4);
+    let mut marks = BTreeMap::new();
+    for partition in partitions {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
         }
+        let one = both_ends(consumer, topic, &[*partition], left / 4);
+        marks.extend(one.unwrap_or_default());
     }
+    let is_missing_one = marks.len() < partitions.len();
+    (marks, is_missing_one.then_some(error))
 }
 
 fn both_ends<C: ConsumerContext>(
@@ -147,7 +150,31 @@ fn ends<C: ConsumerContext>(
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+
     use super::*;
+
+    #[test]
+    fn a_leader_that_was_gone_when_it_was_last_heard_of_is_found_again() {
+        const TIMEOUT: Duration = Duration::from_secs(5);
+        let cluster = MockCluster::new(2).unwrap();
+        cluster.create_topic("orders", 1, 1).unwrap();
+        cluster.partition_leader("orders", 0, None).unwrap();
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("group.id", "one")
+            .create()
+            .unwrap();
+        let watermarks = || watermarks(&consumer, "orders", &[Partition(0)], TIMEOUT);
+        consumer.fetch_metadata(Some("orders"), TIMEOUT).unwrap();
+        let (marks, error) = watermarks();
+        assert!(marks.is_empty() && error.is_some(), "{marks:?}");
+
+        cluster.partition_leader("orders", 0, Some(2)).unwrap();
+        let expected = BTreeMap::from([(Partition(0), Watermarks { low: Offset(0), high: Offset(0) })]);
+        assert_eq!(watermarks(), (expected, None));
+    }
 
     #[test]
     fn a_start_is_the_committed_offset_unless_it_is_not_there() {
