@@ -15,7 +15,7 @@ pub struct Arguments {
     #[arg(long)]
     pub seed: Option<u64>,
     /// Records produced each second.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = RATE)]
     pub rate: u32,
     /// What order is kept by. From the seed unless given.
     #[arg(long)]
@@ -55,6 +55,7 @@ pub enum Semantics {
     AtMostOnce,
 }
 
+pub const RATE: u32 = 40;
 /// Soon reached when the gateway is in trouble.
 const FEW_PARKED: u64 = 100;
 const MANY_PARKED: u64 = 1_000_000;

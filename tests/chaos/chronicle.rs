@@ -25,6 +25,7 @@ pub enum Fault {
     Frozen {
         life: Life,
         length: Length,
+        when: When,
     },
     Terminated(Life),
     /// Others come and go, one after another.
@@ -61,7 +62,7 @@ pub enum Fault {
     DlqGone,
 }
 
-/// What a worker was doing when it was killed.
+/// What a worker was doing when it was killed or frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     Whenever,
@@ -180,13 +181,14 @@ impl Entry {
 pub type Kind = (&'static str, &'static str);
 
 /// All kinds of faults. A run of a few minutes has each of them.
-pub const KINDS: [Kind; 40] = [
+pub const KINDS: [Kind; 41] = [
     ("workers", "killed"),
     ("workers", "killed in a statement"),
     ("workers", "killed at the start"),
     ("workers", "killed while frozen"),
     ("workers", "frozen shortly"),
     ("workers", "frozen for long"),
+    ("workers", "frozen in a statement"),
     ("workers", "told to end"),
     ("visitors", "one after another"),
     ("visitors", "in a storm"),
@@ -244,6 +246,7 @@ impl Fault {
                     When::StandingStill => "killed while frozen",
                 },
             ),
+            Self::Frozen { when: When::InStatement, .. } => ("workers", "frozen in a statement"),
             Self::Frozen { length: Length::Short, .. } => ("workers", "frozen shortly"),
             Self::Frozen { length: Length::Long, .. } => ("workers", "frozen for long"),
             Self::Terminated(_) => ("workers", "told to end"),
@@ -314,7 +317,7 @@ impl fmt::Display for Fault {
         let mut told = |subject: &str, what: &str| write!(f, "{subject:<16} {what}");
         match self {
             Self::Killed { life, when } => told(&life.to_string(), &format!("killed (kill -9){when}")),
-            Self::Frozen { life, .. } => told(&life.to_string(), "frozen"),
+            Self::Frozen { life, when, .. } => told(&life.to_string(), &format!("frozen{when}")),
             Self::Terminated(life) => told(&life.to_string(), "told to end"),
             Self::BrokerKilled { broker } => told(&format!("broker {broker}"), "killed (kill -9)"),
             Self::BrokerStopped { broker } => told(&format!("broker {broker}"), "stopped"),

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::bag::Bag;
 use crate::chronicle::{Chronicle, Fault, Life, When};
-use crate::kills::Lookout;
+use crate::lookout::Lookout;
 use crate::stage::Setups;
 use crate::support::worker::{Metrics, Worker};
 use plans::{PLANS, Plan};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use herald::core::record::{Coordinates, Offset, Partition, Record};
 use sqlx::PgPool;
 
-use crate::chronicle::{Entry, Fault, Kind, Life};
+use crate::chronicle::{Entry, Fault, Kind, Length, Life};
 use crate::content::{Fate, NUMBER_HEADER, Planned};
 use crate::crew;
 use crate::load::{Receipt, Sent};
@@ -116,8 +116,9 @@ pub struct Numbers {
     pub compared_in_order: usize,
     pub parking: Parking,
     pub faults: BTreeMap<Kind, usize>,
-    /// Kills of workers that the gateway owed an answer.
+    /// Kills, and long freezes, of workers that the gateway owed an answer.
     pub killed_while_delivering: usize,
+    pub frozen_while_delivering: usize,
     pub crew: crew::Record,
     pub recovered_in: Duration,
 }
@@ -211,6 +212,7 @@ fn judge_exercise(evidence: &Evidence, verdict: &mut Verdict) {
     }
     if evidence.is_long {
         shown.push(("kills while delivering".to_owned(), numbers.killed_while_delivering));
+        shown.push(("long freezes while delivering".to_owned(), numbers.frozen_while_delivering));
         shown.extend(numbers.faults.iter().map(|((part, what), count)| (format!("{part}: {what}"), *count)));
     }
     for (what, _) in shown.into_iter().filter(|(_, count)| *count == 0) {
@@ -265,31 +267,25 @@ fn count(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {
         }
     }
     numbers.faults = crate::chronicle::counts(&evidence.entries);
-    numbers.killed_while_delivering = killed_while_delivering(evidence);
+    numbers.killed_while_delivering = met_while_delivering(evidence, |fault| matches!(fault, Fault::Killed { .. }));
+    let is_long = |fault: &Fault| matches!(fault, Fault::Frozen { length: Length::Long, .. });
+    numbers.frozen_while_delivering = met_while_delivering(evidence, is_long);
     numbers.crew = evidence.crew.clone();
     numbers.recovered_in = evidence.recovered_in;
 }
 
-/// Kills after a request that the gateway had not answered then, and that was still waited for.
-fn killed_while_delivering(evidence: &Evidence) -> usize {
-    let mut kills: BTreeMap<Life, Instant> = BTreeMap::new();
-    for entry in &evidence.entries {
-        if let Fault::Killed { life, .. } = entry.fault {
-            kills.insert(life, entry.from);
-        }
-    }
-    let mut met: BTreeSet<Life> = BTreeSet::new();
-    for request in &evidence.requests {
-        let Some(life) = Life::of_path(&request.path) else { continue };
-        let is_met = kills.get(&life).is_some_and(|killed| {
-            let is_waited_for = request.received <= *killed && *killed < request.received + WEBHOOK_TIMEOUT;
-            is_waited_for && request.answered.is_none_or(|answered| answered > *killed)
-        });
-        if is_met {
-            met.insert(life);
-        }
-    }
-    met.len()
+/// Those of these faults that came after a request which the gateway had not answered then, and which was still waited for.
+fn met_while_delivering(evidence: &Evidence, is_meant: impl Fn(&Fault) -> bool) -> usize {
+    let is_met = |entry: &&Entry| {
+        let (Fault::Killed { life: of, .. } | Fault::Frozen { life: of, .. }) = entry.fault else { return false };
+        is_meant(&entry.fault)
+            && evidence.requests.iter().any(|request| {
+                let is_waited_for = request.received <= entry.from && entry.from < request.received + WEBHOOK_TIMEOUT;
+                let is_owed = request.answered.is_none_or(|answered| answered > entry.from);
+                is_waited_for && is_owed && Life::of_path(&request.path) == Some(of)
+            })
+    };
+    evidence.entries.iter().filter(is_met).count()
 }
 
 fn judge_notifications(evidence: &Evidence, known: &[Known<'_>], verdict: &mut Verdict) {

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use herald::cli::output::Style;
 use serde_json::json;
 
+use crate::arguments::RATE;
 use crate::chronicle::KINDS;
 use crate::judge::{Check, Numbers, Verdict};
 use crate::{Arguments, Semantics};
@@ -64,6 +65,7 @@ fn happened(numbers: &Numbers) -> Vec<String> {
         }
     }
     lines.push(row("", numbers.killed_while_delivering, "killed while the gateway owed them an answer"));
+    lines.push(row("", numbers.frozen_while_delivering, "frozen for long then"));
     lines.extend([
         row(
             "workers started",
@@ -175,8 +177,19 @@ fn list<'a, K: Display + 'a>(counts: impl Iterator<Item = (&'a K, &'a usize)>) -
 }
 
 fn repeat(arguments: &Arguments) -> String {
-    let command = format!("make chaos MINUTES={} SEED={}", arguments.minutes, arguments.seed());
+    // What make was told: which PostgreSQL it is.
+    let postgres = std::env::var("POSTGRES").map_or(String::new(), |version| format!(" POSTGRES={version}"));
+    let command = format!("make chaos MINUTES={} SEED={}{postgres}", arguments.minutes, arguments.seed());
     let mut others = Vec::new();
+    if arguments.rate != RATE {
+        others.push(format!("--rate {}", arguments.rate));
+    }
+    if let Some(ordering) = arguments.ordering {
+        others.push(format!("--ordering {}", ordering.as_str()));
+    }
+    if let Some(protocol) = arguments.protocol {
+        others.push(format!("--protocol {}", protocol.as_str()));
+    }
     if arguments.semantics != Semantics::AtLeastOnce {
         others.push(format!("--semantics {}", arguments.semantics.as_str()));
     }
@@ -209,6 +222,7 @@ fn as_json(arguments: &Arguments, verdict: &Verdict) -> serde_json::Value {
             .map(|(part, kinds)| (part, kinds.into_iter().collect::<BTreeMap<_, _>>()))
             .collect::<BTreeMap<_, _>>(),
         "killed_while_delivering": numbers.killed_while_delivering,
+        "frozen_while_delivering": numbers.frozen_while_delivering,
         "workers": {
             "started": crew.started,
             "refused": crew.refused,

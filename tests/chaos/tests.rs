@@ -17,8 +17,8 @@ mod content;
 mod crew;
 mod faults;
 mod judge;
-mod kills;
 mod load;
+mod lookout;
 mod stage;
 mod rules {
     mod clock;

@@ -19,11 +19,13 @@ pub(super) enum Plan {
     KillFrozen,
     FreezeShortly,
     FreezeForLong,
+    FreezeWhileDelivering,
+    FreezeInStatement,
     Terminate,
 }
 
 /// What all workers are dealt from: nobody knows which of them is next.
-pub(super) const PLANS: [Plan; 12] = [
+pub(super) const PLANS: [Plan; 13] = [
     Plan::KillLookedAt,
     Plan::KillLookedAt,
     Plan::KillWhileDelivering,
@@ -32,8 +34,9 @@ pub(super) const PLANS: [Plan; 12] = [
     Plan::KillAtStart,
     Plan::KillFrozen,
     Plan::FreezeShortly,
-    Plan::FreezeShortly,
     Plan::FreezeForLong,
+    Plan::FreezeWhileDelivering,
+    Plan::FreezeInStatement,
     Plan::Terminate,
     Plan::Terminate,
 ];
@@ -46,8 +49,13 @@ impl Crew<'_> {
             bag.draw(rng)
         };
         match plan {
-            Plan::FreezeShortly => return Some(self.freeze(running, Length::Short, rng).await),
-            Plan::FreezeForLong => return Some(self.freeze(running, Length::Long, rng).await),
+            Plan::FreezeShortly => return Some(self.freeze(running, Length::Short, When::Whenever, rng).await),
+            Plan::FreezeForLong => return Some(self.freeze(running, Length::Long, When::Whenever, rng).await),
+            Plan::FreezeWhileDelivering => {
+                self.lookout.delivering(running.life).await;
+                return Some(self.freeze(running, Length::Long, When::Whenever, rng).await);
+            }
+            Plan::FreezeInStatement => return Some(self.freeze_in_statement(running, rng).await),
             Plan::Terminate => self.end(running).await,
             Plan::KillLookedAt => {
                 self.look(&running).await;
@@ -60,28 +68,28 @@ impl Crew<'_> {
             Plan::KillInStatement => self.kill_in_statement(running).await,
             Plan::KillAtStart => self.kill_at_start(running, rng).await,
             Plan::KillFrozen => {
-                let running = self.stop(running, Length::Short, rng).await;
+                let running = self.stop(running, Length::Short, When::Whenever, rng).await;
                 self.kill(running, When::StandingStill).await;
             }
         }
         None
     }
 
-    async fn freeze(&self, running: Running, length: Length, rng: &mut Rng) -> Running {
-        let mut running = self.stop(running, length, rng).await;
+    async fn freeze(&self, running: Running, length: Length, when: When, rng: &mut Rng) -> Running {
+        let mut running = self.stop(running, length, when, rng).await;
         running.worker.sigcont();
         running
     }
 
     /// It stands still for a while, and in the end still does.
-    async fn stop(&self, mut running: Running, length: Length, rng: &mut Rng) -> Running {
+    async fn stop(&self, mut running: Running, length: Length, when: When, rng: &mut Rng) -> Running {
         let session = u64::try_from(SESSION_TIMEOUT.as_millis()).unwrap();
         let millis = match length {
             Length::Short => rng.u64(300..session),
             Length::Long => rng.u64(session + 500..2 * session + 2_000),
         };
         let time = Duration::from_millis(millis);
-        let mark = self.chronicle.begin(Fault::Frozen { life: running.life, length }, Some(time));
+        let mark = self.chronicle.begin(Fault::Frozen { life: running.life, length, when }, Some(time));
         running.worker.sigstop();
         sleep(time).await;
         self.chronicle.end(mark);
@@ -89,11 +97,23 @@ impl Crew<'_> {
     }
 
     async fn kill_in_statement(&self, mut running: Running) {
-        let is_met = self.lookout.stopped_in_statement(&mut running).await;
-        if !is_met {
-            self.put_back(Plan::KillInStatement);
+        let when = self.stop_in_statement(&mut running, Plan::KillInStatement).await;
+        self.kill(running, when).await;
+    }
+
+    /// For longer than its session lasts: what the statement did is read when another may have the partition.
+    async fn freeze_in_statement(&self, mut running: Running, rng: &mut Rng) -> Running {
+        let when = self.stop_in_statement(&mut running, Plan::FreezeInStatement).await;
+        self.freeze(running, Length::Long, when, rng).await
+    }
+
+    /// It stands still then, in a statement if one was met.
+    async fn stop_in_statement(&self, running: &mut Running, plan: Plan) -> When {
+        if self.lookout.stopped_in_statement(running).await {
+            return When::InStatement;
         }
-        self.kill(running, if is_met { When::InStatement } else { When::Whenever }).await;
+        self.put_back(plan);
+        When::Whenever
     }
 
     /// Its successor, before that is ready.

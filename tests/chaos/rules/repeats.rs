@@ -57,7 +57,7 @@ fn explained_of_parked(taken: u64, is_removed: bool) -> Option<Cause> {
     let created = story.event("CREATED", [0, 0]);
     story.asks(worker(1), created, [100, 120], OK);
     story.asks(worker(2), created, [21_000, 21_010], OK);
-    story.happens(Fault::Frozen { life: worker(1), length: Length::Long }, [110, 20_950]);
+    story.happens(Fault::Frozen { life: worker(1), length: Length::Long, when: When::Whenever }, [110, 20_950]);
     story.takes(worker(2), 0, taken);
     story.settled(created, 90, 20_960);
     if is_removed {
@@ -85,7 +85,7 @@ fn explained_of_unaware_who_takes(back: &[u64], taken: &[u64]) -> Option<Cause> 
     let created = story.event("CREATED", [0, 0]);
     story.asks(worker(1), created, [20_100, 20_120], OK);
     story.asks(worker(2), created, [21_000, 21_010], OK);
-    story.happens(Fault::Frozen { life: worker(1), length: Length::Long }, [0, 20_000]);
+    story.happens(Fault::Frozen { life: worker(1), length: Length::Long, when: When::Whenever }, [0, 20_000]);
     for at in taken {
         story.takes(worker(2), 0, *at);
     }

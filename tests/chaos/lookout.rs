@@ -1,4 +1,4 @@
-//! Kills that meet a worker in the middle of something.
+//! Looks for a worker in the middle of something, from outside.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
