@@ -47,7 +47,7 @@ fn core_names_no_part_outside_of_it() {
         for line in code_lines(&file) {
             let outside =
                 line.split("crate::").skip(1).find(|rest| !rest.starts_with("core::") && !rest.starts_with("core;"));
-            assert!(outside.is_none_or(|rest| rest.starts_with("check_invariant")), "{}: {line}", file.display());
+            assert!(outside.is_none(), "{}: {line}", file.display());
         }
     }
 }
@@ -63,14 +63,20 @@ fn only_the_postgres_folder_names_sqlx() {
 }
 
 #[test]
-fn unsafe_is_in_three_documented_modules() {
-    let modules = ["src/kafka/headers.rs", "src/kafka/membership.rs", "src/demo/broker/join_delay.rs"];
+fn unsafe_is_in_five_documented_modules() {
+    let modules = [
+        "src/kafka/headers.rs",
+        "src/kafka/membership.rs",
+        "src/kafka/queue.rs",
+        "src/kafka/topic_identity.rs",
+        "src/demo/broker/join_delay.rs",
+    ];
     assert_absent(&sources_outside(&modules), &["unsafe", "unsafe_code"]);
     for module in modules {
         let text = fs::read_to_string(repository().join(module)).unwrap();
         let blocks = text.matches("unsafe {").count() + text.matches("unsafe fn").count();
         let reasons = text.matches("SAFETY:").count() + text.matches("# Safety").count();
-        assert!(reasons >= 1 && blocks >= 1, "{module}: {blocks} blocks, {reasons} reasons");
+        assert!(blocks >= 1 && reasons >= blocks, "{module}: {blocks} blocks, {reasons} reasons");
     }
 }
 

@@ -3,6 +3,7 @@
 use herald::core::record::{Offset, Partition};
 
 use crate::support::gateway::Answer;
+use crate::support::kafka::Broker;
 use crate::support::wait::{EVENTUALLY, SOON, wait_until};
 use crate::support::worker::WorkerSetup;
 use crate::support::{World, orders};
@@ -127,6 +128,44 @@ async fn a_group_that_goes_back_from_past_the_end_passes_over_nothing_when_its_w
     let second = from_earliest(&world).start().await;
     world.all_committed().await;
     assert_eq!(world.gateway.accepted(), 6, "{}", second.log());
+}
+
+/// The new one is longer than the old one was: where the worker was in that is the middle of this.
+#[tokio::test]
+async fn a_topic_that_was_created_again_is_read_from_its_beginning() {
+    for (protocol, start_from) in [("classic", "latest"), ("consumer", "earliest")] {
+        let world = World::on_our_broker(2).await;
+        assert_read_again(world, protocol, start_from, async || ()).await;
+    }
+}
+
+/// To librdkafka a partition has the highest leader epoch that it heard of, and none leads it that has a lower one.
+#[tokio::test]
+async fn a_topic_that_was_created_again_is_read_from_its_beginning_though_its_leaders_had_changed() {
+    let mut broker = Broker::private().await;
+    let world = World::on((*broker).clone(), 2).await;
+    assert_read_again(world, "classic", "earliest", async || {
+        broker.kill().await;
+        broker.restart().await;
+    })
+    .await;
+}
+
+async fn assert_read_again(mut world: World, protocol: &str, start_from: &str, meanwhile: impl AsyncFnOnce()) {
+    let setup = world.worker().with("HERALD_KAFKA__GROUP_PROTOCOL", protocol);
+    let worker = setup.with("HERALD_KAFKA__START_FROM", start_from).start().await;
+    world.produce(&(0..20).map(orders::created).collect::<Vec<_>>()).await;
+    world.all_committed().await;
+    meanwhile().await;
+    world.produce(&(20..40).map(orders::created).collect::<Vec<_>>()).await;
+    world.all_committed().await;
+
+    world.kafka.delete_topic(&world.topic).await;
+    world.kafka.create_topic(&world.topic, 2).await;
+    world.produce(&(100..160).map(orders::created).collect::<Vec<_>>()).await;
+    worker.wait_for_metric("herald_records_total", &[("outcome", "notified")], 100.0).await;
+    world.all_committed().await;
+    worker.assert_accounting_closes().await;
 }
 
 #[tokio::test]

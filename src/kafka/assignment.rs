@@ -66,6 +66,10 @@ impl Assignments {
         self.held.is_empty() && self.unread.is_empty()
     }
 
+    pub(super) fn all(&self) -> Vec<Partition> {
+        self.held.keys().chain(&self.unread).copied().collect()
+    }
+
     pub(super) fn unread(&self) -> Vec<Partition> {
         self.unread.iter().copied().collect()
     }

@@ -6,7 +6,7 @@
 //! the command channel is always served.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -129,6 +129,9 @@ pub enum ConsumerError {
     OffsetsLost { partition: Partition, low: Offset, count: u64 },
     #[error("topic {0} does not exist")]
     TopicGone(String),
+    /// This client may never fetch it; another one can.
+    #[error("topic {0} was deleted and created again")]
+    TopicReplaced(String),
     #[error("kafka refuses access: {0}")]
     Unauthorized(String),
     /// This client is of no use any more; another one can join again.
@@ -157,7 +160,6 @@ pub struct Confirmer {
 pub struct ConsumerHealth {
     started: Instant,
     last_poll_millis: AtomicU64,
-    running: AtomicBool,
 }
 
 impl Consumer {
@@ -169,11 +171,11 @@ impl Consumer {
         let (end, ended) = oneshot::channel();
         let health = Arc::new(ConsumerHealth::new());
         let poller = Poller::new(settings, number, (commands, events), Arc::clone(&health))?;
-        let guard = EndGuard { health: Arc::clone(&health), _end: end };
         std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
             .spawn(move || {
-                let _guard = guard;
+                // Dropped however the thread ends.
+                let _end = end;
                 poller.run();
             })
             .map_err(|error| ConsumerError::Thread(error.to_string()))?;
@@ -226,7 +228,7 @@ impl Confirmer {
 
 impl ConsumerHealth {
     fn new() -> Self {
-        Self { started: Instant::now(), last_poll_millis: AtomicU64::new(0), running: AtomicBool::new(true) }
+        Self { started: Instant::now(), last_poll_millis: AtomicU64::new(0) }
     }
 
     pub(super) fn polled(&self) {
@@ -238,23 +240,6 @@ impl ConsumerHealth {
     pub fn last_poll_age(&self) -> Duration {
         let last = Duration::from_millis(self.last_poll_millis.load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(last)
-    }
-
-    /// False once the thread has ended, by a close or by a panic.
-    pub fn is_running(&self) -> bool {
-        self.running.load(Ordering::Acquire)
-    }
-}
-
-/// Says that the thread ended, however it ended.
-struct EndGuard {
-    health: Arc<ConsumerHealth>,
-    _end: oneshot::Sender<()>,
-}
-
-impl Drop for EndGuard {
-    fn drop(&mut self) {
-        self.health.running.store(false, Ordering::Release);
     }
 }
 

@@ -4,10 +4,9 @@
 //! dead letter before carries one set.
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::core::dead_letter::Letter;
-use crate::core::record::{Header, Timestamp};
+use crate::core::record::Header;
 
 /// Ours add up to less than 4 KiB: the texts of others are bounded.
 const MAX_GROUP: usize = 512;
@@ -90,8 +89,8 @@ pub(super) fn ours(letter: &Letter, group: &str) -> Vec<Header> {
         header(CLASS, bounded(&letter.class, MAX_CLASS)),
         header(ERROR, error),
         header(ATTEMPTS, letter.attempts.to_string()),
-        header(FIRST_FAILED_AT, rfc3339(letter.first_failed_at)),
-        header(LAST_FAILED_AT, rfc3339(letter.last_failed_at)),
+        header(FIRST_FAILED_AT, letter.first_failed_at.rfc3339().unwrap_or_default()),
+        header(LAST_FAILED_AT, letter.last_failed_at.rfc3339().unwrap_or_default()),
         header(FINGERPRINT, bounded(&letter.fingerprint, MAX_FINGERPRINT)),
         header(REPLAYS, letter.replays.to_string()),
         header(VERSION, env!("CARGO_PKG_VERSION")),
@@ -117,18 +116,13 @@ fn bounded(text: &str, max: usize) -> String {
     text.get(..end).unwrap_or_default().to_owned()
 }
 
-fn rfc3339(timestamp: Timestamp) -> String {
-    DateTime::<Utc>::from_timestamp_millis(timestamp.0)
-        .map_or_else(|| timestamp.0.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::core::failure::Reason;
-    use crate::core::record::{Coordinates, Offset, Partition, Record};
+    use crate::core::record::{Coordinates, Offset, Partition, Record, Timestamp};
 
     fn original(name: &'static [u8], value: Option<&'static [u8]>) -> Header {
         Header { name: Bytes::from_static(name), value: value.map(Bytes::from_static) }

@@ -35,7 +35,9 @@ pub fn read_topic(kafka: &Kafka, topic: &str) -> Receiver<Result<Vec<Record>, St
 }
 
 fn read(kafka: &Kafka, topic: &str, sender: &Sender<Result<Vec<Record>, String>>) -> Result<(), String> {
-    let config = client::reader_config(kafka).map_err(|error| error.to_string())?;
+    let mut config = client::reader_config(kafka).map_err(|error| error.to_string())?;
+    // Retention may remove the beginning before it is read.
+    config.set("auto.offset.reset", "earliest");
     let consumer: BaseConsumer<Context> =
         config.create_with_context(Context::default()).map_err(|error| client::creation_error(error).to_string())?;
     let mut ends = assign_all(&consumer, topic)?;

@@ -6,12 +6,14 @@
 //!   and of those that it is told to make nothing, or waits for the answer without end.
 #![allow(unsafe_code)]
 
-use std::ptr::{self, NonNull};
+use std::ptr;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka_sys as sys;
+
+use super::queue::Queue;
 
 pub(super) fn is_taken_in<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
     // SAFETY: the client is borrowed, and so alive, for the whole call. What is returned belongs to us.
@@ -26,18 +28,13 @@ pub(super) fn is_taken_in<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> boo
     generation > 0
 }
 
-/// Commits that are answered here and nowhere else, each with its number. Must be dropped before its consumer.
+/// Commits that are answered here and nowhere else, each with its number.
 #[derive(Debug)]
-pub(super) struct AnsweredCommits(NonNull<sys::rd_kafka_queue_t>);
-
-// SAFETY: a queue of librdkafka has a lock of its own, and belongs to no thread.
-unsafe impl Send for AnsweredCommits {}
+pub(super) struct AnsweredCommits(Queue);
 
 impl AnsweredCommits {
-    pub(super) fn of<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> KafkaResult<Self> {
-        // SAFETY: the client is borrowed, and so alive, for the whole call. The queue that is returned belongs to us.
-        let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
-        NonNull::new(queue).map(Self).ok_or_else(|| KafkaError::ClientCreation("it has no queue".to_owned()))
+    pub(super) fn through(queue: Queue) -> Self {
+        Self(queue)
     }
 
     /// Returns at once.
@@ -56,22 +53,12 @@ impl AnsweredCommits {
 
     /// The next answer that has come. An error does not say that nothing was taken.
     pub(super) fn next(&self) -> Option<(usize, KafkaResult<()>)> {
-        // SAFETY: the queue is alive. The event that is returned belongs to us.
-        let event = NonNull::new(unsafe { sys::rd_kafka_queue_poll(self.0.as_ptr(), 0) })?;
-        // SAFETY: the event is ours, and not destroyed before the last line.
-        let number = unsafe { sys::rd_kafka_event_opaque(event.as_ptr()) }.addr();
+        let answer = self.0.next()?;
+        // SAFETY: the event is alive.
+        let number = unsafe { sys::rd_kafka_event_opaque(answer.as_ptr()) }.addr();
         // SAFETY: as before.
-        let result = checked(unsafe { sys::rd_kafka_event_error(event.as_ptr()) });
-        // SAFETY: nobody uses it afterwards.
-        unsafe { sys::rd_kafka_event_destroy(event.as_ptr()) };
+        let result = checked(unsafe { sys::rd_kafka_event_error(answer.as_ptr()) });
         Some((number, result))
-    }
-}
-
-impl Drop for AnsweredCommits {
-    fn drop(&mut self) {
-        // SAFETY: the queue is ours, its client is alive, and nobody uses it afterwards. Answers that come later are dropped.
-        unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) };
     }
 }
 

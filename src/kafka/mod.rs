@@ -26,8 +26,10 @@ mod offsets;
 mod outbox;
 mod poller;
 mod producer;
+mod queue;
 mod rebalance;
 mod record;
+mod topic_identity;
 mod topics;
 
 pub mod consumer;

@@ -80,9 +80,9 @@ pub(super) fn committed<C: ConsumerContext>(
 
 /// The watermarks of as many of the partitions as answer within `timeout`, one request per leader.
 ///
-/// One partition without a leader makes the common request fail; then the leaders are looked for and each partition is asked for alone.
-/// librdkafka looks for no leader that was gone when it last heard of it, and for none whose broker was, before
-/// `topic.metadata.refresh.interval.ms` is over, which is five minutes.
+/// Partitions without a leader are left out of the answer; their leaders are looked for, for who asks again. Where none has one, or one
+/// leader does not answer, the common request fails, and each partition is asked for alone. librdkafka looks for no leader that was gone
+/// when it last heard of it, and for none whose broker was, before `topic.metadata.refresh.interval.ms` is over, which is five minutes.
 pub(super) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -90,12 +90,17 @@ pub(super) fn watermarks<C: ConsumerContext>(
     timeout: Duration,
 ) -> (BTreeMap<Partition, Watermarks>, Option<String>) {
     let deadline = Instant::now() + timeout;
+    // The answer is what librdkafka knows from then on.
+    let look_for_leaders = || drop(consumer.fetch_metadata(Some(topic), timeout / 4));
     let error = match both_ends(consumer, topic, partitions, timeout / 2) {
-        Ok(marks) => return (marks, None),
+        Ok(marks) if marks.len() == partitions.len() => return (marks, None),
+        Ok(marks) => {
+            look_for_leaders();
+            return (marks, Some("a partition has no leader".to_owned()));
+        }
         Err(error) => error,
     };
-    // Its answer is what librdkafka knows from then on.
-    let _ = consumer.fetch_metadata(Some(topic), timeout / 4);
+    look_for_leaders();
     let mut marks = BTreeMap::new();
     for partition in partitions {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -159,21 +164,30 @@ mod tests {
     fn a_leader_that_was_gone_when_it_was_last_heard_of_is_found_again() {
         const TIMEOUT: Duration = Duration::from_secs(5);
         let cluster = MockCluster::new(2).unwrap();
-        cluster.create_topic("orders", 1, 1).unwrap();
-        cluster.partition_leader("orders", 0, None).unwrap();
+        cluster.create_topic("orders", 2, 1).unwrap();
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", cluster.bootstrap_servers())
             .set("group.id", "one")
             .create()
             .unwrap();
-        let watermarks = || watermarks(&consumer, "orders", &[Partition(0)], TIMEOUT);
-        consumer.fetch_metadata(Some("orders"), TIMEOUT).unwrap();
-        let (marks, error) = watermarks();
-        assert!(marks.is_empty() && error.is_some(), "{marks:?}");
+        let watermarks = || watermarks(&consumer, "orders", &[Partition(0), Partition(1)], TIMEOUT);
+        for leaderless in [vec![0, 1], vec![0]] {
+            for partition in &leaderless {
+                cluster.partition_leader("orders", *partition, None).unwrap();
+            }
+            consumer.fetch_metadata(Some("orders"), TIMEOUT).unwrap();
+            let (marks, error) = watermarks();
+            assert_eq!((marks.len(), error.is_some()), (2 - leaderless.len(), true), "{marks:?} {error:?}");
 
-        cluster.partition_leader("orders", 0, Some(2)).unwrap();
-        let expected = BTreeMap::from([(Partition(0), Watermarks { low: Offset(0), high: Offset(0) })]);
-        assert_eq!(watermarks(), (expected, None));
+            for partition in &leaderless {
+                cluster.partition_leader("orders", *partition, Some(2)).unwrap();
+            }
+            if leaderless.len() == 1 {
+                assert_eq!(watermarks().0.len(), 1, "the leader is looked for now");
+            }
+            let empty = Watermarks { low: Offset(0), high: Offset(0) };
+            assert_eq!(watermarks(), (BTreeMap::from([(Partition(0), empty), (Partition(1), empty)]), None));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The consumer thread: polls, serves commands, and hands records over in batches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,9 @@ use super::consumer::{ConsumerCommand, ConsumerError, ConsumerEvent, ConsumerHea
 use super::context::{self, Context, Notice};
 use super::membership::{self, AnsweredCommits};
 use super::outbox::Outbox;
+use super::queue::Queue;
 use super::record;
+use super::topic_identity::TopicIdentity;
 use crate::config::{GroupProtocol, OnLostOffsets, Settings, StartFrom};
 use crate::core::record::{Offset, Partition, Record, Session};
 
@@ -40,8 +42,9 @@ const TURN_BYTES: usize = 1 << 20;
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Poller {
-    /// Before the consumer, which it may not outlive.
+    /// Before the consumer, which these two may not outlive.
     pub(super) confirmations: Confirmations,
+    pub(super) identity: TopicIdentity,
     pub(super) consumer: BaseConsumer<Context>,
     pub(super) topic: String,
     pub(super) start_from: StartFrom,
@@ -71,11 +74,18 @@ pub(super) struct Due {
     /// Start offsets wait for it.
     pub(super) count_partitions: Option<Instant>,
     pub(super) read_starts: Option<Instant>,
-    pub(super) compare_positions: Option<Instant>,
+    pub(super) compare_positions: Option<Comparison>,
     pub(super) look_for_topic: Option<TopicSearch>,
     pub(super) look_for_brokers: Option<BrokerSearch>,
     pub(super) restarts: BTreeMap<Partition, (Session, Offset)>,
     pub(super) retry_restarts: Option<Instant>,
+}
+
+/// Partitions whose positions are to be compared with their watermarks.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    pub(super) due: Instant,
+    pub(super) left: BTreeSet<Partition>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,9 +120,10 @@ impl Poller {
         let consumer: BaseConsumer<Context> =
             client::consumer_config(kafka)?.create_with_context(Context::default()).map_err(client::creation_error)?;
         consumer.subscribe(&[&kafka.topic]).map_err(client::creation_error)?;
-        let commits = AnsweredCommits::of(&consumer).map_err(client::creation_error)?;
+        let queue = || Queue::of(&consumer).map_err(client::creation_error);
         Ok(Self {
-            confirmations: Confirmations::through(commits),
+            confirmations: Confirmations::through(AnsweredCommits::through(queue()?)),
+            identity: TopicIdentity::through(queue()?),
             context: Arc::clone(consumer.context()),
             consumer,
             topic: kafka.topic.clone(),
@@ -159,6 +170,7 @@ impl Poller {
         self.confirm(now);
         self.compare_positions(now);
         self.look_for_topic(now);
+        self.look_at_identity(now);
         self.look_for_brokers(now);
         self.finish_revocation(now);
         self.outbox.flush();
@@ -335,8 +347,8 @@ impl Poller {
         self.store_offsets();
         self.context.close();
         self.give_back_at_once();
-        let Self { confirmations, consumer, context, mut outbox, .. } = self;
-        drop(confirmations);
+        let Self { confirmations, identity, consumer, context, mut outbox, .. } = self;
+        drop((confirmations, identity));
         drop(consumer);
         for notice in context.take() {
             if let Notice::Committed(result) = notice {

@@ -6,7 +6,7 @@ use rdkafka::admin::{ConfigResource, OwnedResourceSpecifier};
 
 use super::dead_letters;
 use super::topics::{self, Cluster, Connection, Presence, Unreachable};
-use crate::config::{Kafka, Settings};
+use crate::config::{Kafka, Settings, duration};
 use crate::preflight::{Finding, Retention};
 
 /// Kafka's own default. The probe is never smaller: a smaller limit may be lifted before the probe arrives, which would then stay.
@@ -27,7 +27,6 @@ pub struct Preflight {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicFacts {
     pub partitions: i32,
-    pub replication: usize,
     pub retention: Retention,
     /// Compaction removes records that were not read yet.
     pub compacted: bool,
@@ -113,7 +112,7 @@ fn no_brokers(settings: &Settings, unreachable: &Unreachable) -> Finding {
 fn source_topic(settings: &Settings, view: &View, preflight: &mut Preflight) {
     const AREA: &str = "topic";
     let topic = &settings.kafka.topic;
-    let (partitions, replication) = match presence(AREA, topic, &view.source) {
+    let partitions = match presence(AREA, topic, &view.source) {
         Ok(present) => present,
         Err(Absent::Problem(finding)) => return preflight.findings.push(finding),
         Err(Absent::Missing) => {
@@ -127,7 +126,7 @@ fn source_topic(settings: &Settings, view: &View, preflight: &mut Preflight) {
             ));
         }
     };
-    let facts = facts(view, topic, partitions, replication);
+    let facts = facts(view, topic, partitions);
     preflight.findings.push(if facts.compacted {
         Finding::problem(
             AREA,
@@ -162,7 +161,7 @@ async fn dead_letter_topic(settings: &Settings, view: &View, preflight: &mut Pre
             vec![format!("set dead_letters.topic = \"{topic}.dlq\"")],
         ));
     }
-    let (partitions, replication) = match presence(AREA, topic, &view.dead_letters) {
+    let partitions = match presence(AREA, topic, &view.dead_letters) {
         Ok(present) => present,
         Err(Absent::Problem(finding)) => return preflight.findings.push(finding),
         Err(Absent::Missing) => {
@@ -171,7 +170,7 @@ async fn dead_letter_topic(settings: &Settings, view: &View, preflight: &mut Pre
             return preflight.findings.push(finding);
         }
     };
-    let facts = facts(view, topic, partitions, replication);
+    let facts = facts(view, topic, partitions);
     preflight.findings.push(writable(settings, AREA, topic, &facts).await);
     preflight.dead_letters = Some(facts);
 }
@@ -220,9 +219,9 @@ enum Absent {
     Problem(Finding),
 }
 
-fn presence(area: &'static str, topic: &str, presence: &Result<Presence, String>) -> Result<(i32, usize), Absent> {
+fn presence(area: &'static str, topic: &str, presence: &Result<Presence, String>) -> Result<i32, Absent> {
     let refusal = match presence {
-        Ok(Presence::Present { partitions, replication }) => return Ok((*partitions, *replication)),
+        Ok(Presence::Present { partitions }) => return Ok(*partitions),
         Ok(Presence::Missing) => return Err(Absent::Missing),
         Ok(Presence::Refused(error)) | Err(error) => error,
     };
@@ -233,13 +232,12 @@ fn presence(area: &'static str, topic: &str, presence: &Result<Presence, String>
     )))
 }
 
-fn facts(view: &View, topic: &str, partitions: i32, replication: usize) -> TopicFacts {
+fn facts(view: &View, topic: &str, partitions: i32) -> TopicFacts {
     let described = view.settings.iter().find(|described| is_topic(described, topic));
     let value = |name: &str| described.and_then(|described| described.get(name)?.value.clone());
     let policy = value("cleanup.policy").unwrap_or_default();
     TopicFacts {
         partitions,
-        replication,
         retention: described.map_or(Retention::Unknown, topic_retention),
         compacted: policy.split(',').any(|part| part.trim() == "compact"),
         max_message_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
@@ -274,22 +272,11 @@ fn retention_of(millis: Option<&str>, segment: Duration, policy: &str) -> Retent
 fn described(topic: &str, facts: &TopicFacts) -> String {
     let retention = match facts.retention {
         Retention::Forever => "kept for ever".to_owned(),
-        Retention::Between { least, .. } => format!("retention {}", in_one_unit(least)),
+        Retention::Between { least, .. } => format!("retention {}", duration::render(least)),
         Retention::Unknown => "retention unknown".to_owned(),
     };
     let noun = if facts.partitions == 1 { "partition" } else { "partitions" };
     format!("{topic}: {} {noun}, {retention}", facts.partitions)
-}
-
-/// `7d`, not `1week`; whole units as operators set them.
-fn in_one_unit(time: Duration) -> String {
-    let seconds = time.as_secs();
-    for (unit, size) in [("d", 86_400), ("h", 3_600), ("m", 60)] {
-        if seconds > 0 && seconds.is_multiple_of(size) {
-            return format!("{}{unit}", seconds / size);
-        }
-    }
-    humantime::format_duration(time).to_string()
 }
 
 fn create_command(topic: &str, partitions: i32) -> String {
@@ -333,7 +320,6 @@ mod tests {
     fn a_topic_is_described_in_one_line() {
         let facts = TopicFacts {
             partitions: 12,
-            replication: 3,
             retention: Retention::Between { least: Duration::from_hours(168), most: Duration::from_hours(336) },
             compacted: false,
             max_message_bytes: None,

@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::TopicPartitionListElem;
 use super::consumer::{Assignment, ConsumerError, ConsumerEvent};
 use super::context;
 use super::offsets::{self, Start, Watermarks};
-use super::poller::{Poller, TopicSearch};
+use super::poller::{Comparison, Poller, TopicSearch};
 use crate::config::{OnLostOffsets, StartFrom};
 use crate::core::record::{Offset, Partition, Session};
 
@@ -62,7 +62,10 @@ impl Poller {
         let class = context::error_class(code);
         let now = Instant::now();
         match class {
-            "out_of_range" => self.due.compare_positions = Some(now),
+            "out_of_range" => {
+                let left = self.assignments.positions().into_keys().collect();
+                self.due.compare_positions = Some(Comparison { due: now, left });
+            }
             "unknown_topic" => {
                 self.due.look_for_topic.get_or_insert(TopicSearch { missing_since: now, next_look: now });
             }
@@ -316,28 +319,31 @@ impl Poller {
     /// A position turned out not to be there. librdkafka does not say of which partition, and has stopped fetching it: all are
     /// compared with their watermarks, and all are set going again.
     pub(super) fn compare_positions(&mut self, now: Instant) {
-        if self.due.compare_positions.take_if(|due| *due <= now).is_none() {
+        let Some(Comparison { left, .. }) = self.due.compare_positions.take_if(|comparison| comparison.due <= now)
+        else {
             return;
-        }
-        let positions = self.assignments.positions();
+        };
+        let mut positions = self.assignments.positions();
+        positions.retain(|partition, _| left.contains(partition));
         let partitions: Vec<Partition> = positions.keys().copied().collect();
         if partitions.is_empty() {
             return;
         }
         let marks = self.watermarks(&partitions);
-        for (partition, position) in &positions {
-            if let Some(marks) = marks.get(partition) {
-                let start = offsets::decide(Some(*position), *marks, self.start_from);
-                self.reposition(*partition, start);
-            } else {
-                self.due.compare_positions = Some(Instant::now() + RETRY_AFTER);
-            }
+        positions.retain(|partition, position| {
+            let start = marks.get(partition).map(|marks| offsets::decide(Some(*position), *marks, self.start_from));
+            !start.is_some_and(|start| self.reposition(*partition, start))
+        });
+        if !positions.is_empty() {
+            let left = positions.into_keys().collect();
+            self.due.compare_positions = Some(Comparison { due: Instant::now() + RETRY_AFTER, left });
         }
     }
 
-    fn reposition(&mut self, partition: Partition, start: Start) {
+    /// False when it has to be tried again.
+    fn reposition(&mut self, partition: Partition, start: Start) -> bool {
         let Some(offset) = self.accept(partition, start) else {
-            return;
+            return true;
         };
         if let Start::Rewound(_) = start {
             // Offsets that were used begin again: for the worker that is another ownership.
@@ -346,8 +352,7 @@ impl Poller {
         }
         if let Err(error) = self.set_position(partition, offset) {
             self.outbox.error("offsets", error);
-            self.due.compare_positions = Some(Instant::now() + RETRY_AFTER);
-            return;
+            return false;
         }
         self.report_start(partition, start);
         if let Start::Rewound(_) = start {
@@ -357,9 +362,10 @@ impl Poller {
         } else {
             self.assignments.skip_to(partition, offset);
         }
+        true
     }
 
-    /// A topic that comes back is read again; one that stays away is a reason to stop.
+    /// A topic that stays away is a reason to stop.
     pub(super) fn look_for_topic(&mut self, now: Instant) {
         let Some(search) = self.due.look_for_topic else {
             return;
@@ -382,5 +388,19 @@ impl Poller {
             Ok(false) | Err(_) => {}
         }
         self.due.look_for_topic = Some(TopicSearch { next_look: Instant::now() + LOOK_FOR_TOPIC_EVERY, ..search });
+    }
+
+    /// A topic that was created again is read from its beginning, by another client.
+    pub(super) fn look_at_identity(&mut self, now: Instant) {
+        if !self.identity.has_changed(&self.consumer, &self.topic, now) {
+            return;
+        }
+        let held = self.assignments.all();
+        // What is stored, or was committed since, is of the topic that was deleted, or of the middle of this one.
+        self.lost(&held);
+        for partition in held {
+            self.commit_back(partition, Offset(0));
+        }
+        self.fail(ConsumerError::TopicReplaced(self.topic.clone()));
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Unreachable {
 pub(super) enum Presence {
     Missing,
     Refused(String),
-    Present { partitions: i32, replication: usize },
+    Present { partitions: i32 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,15 +75,7 @@ impl Connection {
         Ok(match found.error().map(RDKafkaErrorCode::from) {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Presence::Missing,
             Some(error) => Presence::Refused(error.to_string()),
-            None => Presence::Present {
-                partitions: i32::try_from(found.partitions().len()).unwrap_or(i32::MAX),
-                replication: found
-                    .partitions()
-                    .iter()
-                    .map(|partition| partition.replicas().len())
-                    .min()
-                    .unwrap_or_default(),
-            },
+            None => Presence::Present { partitions: i32::try_from(found.partitions().len()).unwrap_or(i32::MAX) },
         })
     }
 

@@ -1,19 +1,23 @@
-//! A static member whose place somebody else has: it stands back, and joins again with another consumer.
+//! Members that join again with another consumer, where a restarted process would do no better, but lose what it holds.
 //!
-//! librdkafka gives its consumer up for good. A restarted process would do no better, but lose what it holds; and two workers with
-//! the same instance id, by mistake, would take the place from one another as fast as they can. So the waits grow.
+//! A static member whose place somebody else has is given up by librdkafka for good. It stands back: two workers with the same instance
+//! id, by mistake, would take the place from one another as fast as they can, so the waits grow. And a topic that was deleted and created
+//! again is fetched by another consumer than before.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
 
 use super::Worker;
+use crate::config::StartFrom;
 use crate::core::retry::Schedule;
 use crate::http::health::NotReady;
 use crate::kafka::consumer::{Consumer, ConsumerCommand, ConsumerError, ConsumerEvent};
 
 const FIRST_WAIT: Duration = Duration::from_secs(4);
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// All members have seen by then that the topic is another one, so that no partition comes from one that has committed its old place.
+const BEGINS_ANEW_AFTER: Duration = Duration::from_secs(3);
 /// A membership that lasted this long was no quarrel.
 const PEACE: Duration = Duration::from_mins(15);
 
@@ -61,9 +65,16 @@ impl Worker {
         !self.stop.is_consumer_gone() && !self.membership.is_waiting()
     }
 
+    /// The topic was created again.
+    pub(super) async fn begin_anew(&mut self, error: &ConsumerError) {
+        tracing::warn!(%error, "this worker joins the group again, and reads the topic from its beginning");
+        // All that is in it has come since this worker began.
+        self.settings.kafka.start_from = StartFrom::Earliest;
+        self.membership.waits_until = Some(Instant::now() + BEGINS_ANEW_AFTER);
+        self.give_up_consumer().await;
+    }
+
     pub(super) async fn stand_back(&mut self, error: &ConsumerError) {
-        let held = self.assigned.iter().copied().collect();
-        self.lost(held);
         let wait = self.membership.taken(Instant::now());
         let instance_id = self.settings.kafka.instance_id.as_deref().unwrap_or_default();
         tracing::error!(
@@ -74,6 +85,12 @@ impl Worker {
         );
         let detail = format!("{error}; kafka.instance_id = \"{instance_id}\"; joins again {} s later", wait.as_secs());
         self.health.hold(NotReady::InstanceId, detail);
+        self.give_up_consumer().await;
+    }
+
+    async fn give_up_consumer(&mut self) {
+        let held = self.assigned.iter().copied().collect();
+        self.lost(held);
         // The next consumer finds out by itself.
         self.brokers_changed(Ok(()));
         self.consumer.send(ConsumerCommand::Close).await;

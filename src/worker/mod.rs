@@ -255,6 +255,7 @@ impl Worker {
             ConsumerEvent::Brokers(reached) => self.brokers_changed(reached),
             ConsumerEvent::Error { class, message } => KafkaFailed { class, error: &message }.emit(&self.telemetry),
             ConsumerEvent::Fatal(error @ ConsumerError::InstanceIdTaken(_)) => self.stand_back(&error).await,
+            ConsumerEvent::Fatal(error @ ConsumerError::TopicReplaced(_)) => self.begin_anew(&error).await,
             ConsumerEvent::Fatal(error) => self.fail(&error.to_string()),
         }
     }
