@@ -20,6 +20,11 @@ pub enum DeadLetterState {
     Resolved,
 }
 
+impl DeadLetterState {
+    /// What still needs somebody.
+    pub const NOT_CLOSED: [Self; 3] = [Self::Open, Self::Replaying, Self::Quarantined];
+}
+
 /// For `herald_dead_letters_unpublished` and the age of the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnpublishedFacts {

@@ -29,6 +29,8 @@ pub enum MigrationError {
     Failed { error: MigrateError },
     #[error("the migration did not end within {DEADLINE:?}; look for what holds locks on Herald's tables")]
     TimedOut,
+    #[error("the migration waited too long for a lock: {error}; look for what holds locks on Herald's tables")]
+    Locked { error: MigrateError },
 }
 
 impl Postgres {
@@ -38,7 +40,7 @@ impl Postgres {
         let unavailable = |error| MigrationError::Unavailable { address: self.address(), error };
         let mut connection = connection.map_err(unavailable)?;
         let result = match tokio::time::timeout(DEADLINE, migrate_one_by_one(&mut connection)).await {
-            Ok(result) => result.map_err(|error| MigrationError::Failed { error }),
+            Ok(result) => result.map_err(MigrationError::of),
             Err(_) => Err(MigrationError::TimedOut),
         };
         // The connection has served its purpose either way.
@@ -68,6 +70,18 @@ impl Postgres {
         let versions = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version");
         let versions = self.answer(versions.fetch_all(&mut *lease)).await;
         lease.end(versions).await
+    }
+}
+
+impl MigrationError {
+    fn of(error: MigrateError) -> Self {
+        let cause = match &error {
+            MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => cause.as_database_error(),
+            _ => None,
+        };
+        // lock_not_available
+        let is_locked = cause.is_some_and(|cause| cause.code().as_deref() == Some("55P03"));
+        if is_locked { Self::Locked { error } } else { Self::Failed { error } }
     }
 }
 

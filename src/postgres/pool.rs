@@ -56,7 +56,6 @@ pub enum ConnectError {
 pub struct PoolFacts {
     pub idle: usize,
     pub in_use: usize,
-    pub max: usize,
 }
 
 impl Postgres {
@@ -113,8 +112,7 @@ impl Postgres {
     pub fn pool_facts(&self) -> PoolFacts {
         let idle = self.pool.num_idle();
         let size = usize::try_from(self.pool.size()).unwrap_or(usize::MAX);
-        let max = self.pool.options().get_max_connections();
-        PoolFacts { idle, in_use: size.saturating_sub(idle), max: usize::try_from(max).unwrap_or(usize::MAX) }
+        PoolFacts { idle, in_use: size.saturating_sub(idle) }
     }
 
     /// Waits for the statements under way and closes the connections.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::pool::Postgres;
+use crate::config::duration;
 use crate::core::failure::LedgerFailure;
 use crate::preflight::{Finding, Retention};
 
@@ -69,10 +70,12 @@ impl Postgres {
                       (SELECT count(*) FROM pg_stat_replication) AS "replicas!",
                       (SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout') AS "statement_timeout_ms!",
                       ARRAY(SELECT p.name || ' on ' || t.name
-                              FROM unnest(ARRAY['partition_epochs', 'processed_orders', 'parked_events', 'dead_letters'])
-                                     AS t(name),
+                              FROM unnest(ARRAY['partition_epochs', 'processed_orders', 'parked_events', 'dead_letters', 'replays',
+                                                'replay_letters', 'operator_audit']) AS t(name),
                                    unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p(name)
-                             WHERE NOT has_table_privilege(to_regclass(t.name)::oid, p.name)) AS "missing_privileges!""#,
+                             WHERE NOT has_table_privilege(to_regclass(t.name)::oid, p.name)
+                               -- Rows of the audit are only added.
+                               AND (t.name <> 'operator_audit' OR p.name IN ('SELECT', 'INSERT'))) AS "missing_privileges!""#,
         );
         let row = self.answer(statement.fetch_one(&mut *lease)).await;
         let row = lease.end(row).await?;
@@ -108,6 +111,7 @@ impl PreflightFacts {
     fn summary(&self) -> String {
         let migrations = match self.pending_migrations.len() {
             0 => "migrations current".to_owned(),
+            1 => "1 migration to run at start".to_owned(),
             count => format!("{count} migrations to run at start"),
         };
         let timeout = match self.statement_timeout {
@@ -174,23 +178,24 @@ impl PreflightFacts {
 }
 
 fn retention_finding(ledger: Duration, topic: Retention) -> Finding {
-    let days = |duration: Duration| humantime::format_duration(Duration::from_secs(duration.as_secs()));
+    let render = |time: Duration| duration::render(Duration::from_secs(time.as_secs()));
     match topic {
         Retention::Forever => Finding::ok("ledger", "nothing is pruned: the topic keeps its records for ever"),
-        Retention::Unknown => Finding::ok("ledger", format!("retention {}; the topic's is not known", days(ledger))),
-        Retention::Between { most, .. } if most <= ledger => {
-            Finding::ok("ledger", format!("retention {} ≥ topic retention {} with a segment", days(ledger), days(most)))
-        }
+        Retention::Unknown => Finding::ok("ledger", format!("retention {}; the topic's is not known", render(ledger))),
+        Retention::Between { most, .. } if most <= ledger => Finding::ok(
+            "ledger",
+            format!("retention {} ≥ topic retention {} with a segment", render(ledger), render(most)),
+        ),
         Retention::Between { most, .. } => Finding::problem(
             "ledger",
             format!(
                 "retention {} is shorter than the {} for which the topic keeps a record (retention.ms + segment.ms): one that comes \
                  again would be notified twice",
-                days(ledger),
-                days(most)
+                render(ledger),
+                render(most)
             ),
             vec![
-                format!("set ledger.retention = \"{}\" or more", days(most)),
+                format!("set ledger.retention = \"{}\" or more", render(most)),
                 "or make segment.ms of the topic shorter".to_owned(),
             ],
         ),
@@ -247,7 +252,7 @@ mod tests {
                     f.migrate_at_start = true;
                 },
                 false,
-                "1 migrations to run at start",
+                "1 migration to run at start",
             ),
             (|f| f.missing_privileges = vec!["INSERT on dead_letters".to_owned()], true, "INSERT on dead_letters"),
             (|f| f.fsync = false, false, "fsync is off"),
@@ -276,10 +281,10 @@ mod tests {
         let day = Duration::from_hours(24);
         let topic = Retention::Between { least: day * 7, most: day * 14 };
         let cases = [
-            (day * 30, topic, false, "≥ topic retention 14days"),
+            (day * 30, topic, false, "≥ topic retention 14d"),
             (day * 14, topic, false, "≥"),
             (day * 13, topic, true, "notified twice"),
-            (day * 7, topic, true, "shorter than the 14days"),
+            (day * 7, topic, true, "shorter than the 14d"),
             (day, Retention::Forever, false, "nothing is pruned"),
         ];
         for (ledger, topic, problem, detail) in cases {

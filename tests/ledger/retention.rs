@@ -1,8 +1,10 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use herald::postgres::Postgres;
 use herald::preflight::Retention;
 
-use crate::ledger::fixture::{at, claim, dead_letter, settlement, test_database};
+use crate::ledger::fixture::{GROUP, TOPIC, at, claim, dead_letter, settings, settlement, test_database};
 
 const WEEK: Duration = Duration::from_hours(7 * 24);
 const LEFT: &str = "SELECT coalesce(string_agg(order_id, ' ' ORDER BY order_id), '') FROM processed_orders";
@@ -65,6 +67,37 @@ async fn pruning_goes_through_the_whole_table_in_bounded_steps() {
     }
     assert!(pruned.iter().all(|rows| *rows <= 10_000), "{pruned:?}");
     assert_eq!(database.look(LEFT).await, "");
+}
+
+/// Migrations that another role ran bring tables that this one may not have been let into.
+#[tokio::test]
+async fn preflight_knows_what_the_role_may_not_write() {
+    let database = test_database().await;
+    let url = database.own_url();
+    let separator = if url.contains('?') { '&' } else { '?' };
+    // A role of every server: it reads everything and writes nothing.
+    let reader = format!("{url}{separator}options[role]=pg_read_all_data");
+    let reader = Postgres::open(&settings(&reader), GROUP, TOPIC).unwrap();
+    let missing = reader.preflight_facts().await.unwrap().missing_privileges;
+    let tables = ["partition_epochs", "processed_orders", "parked_events", "dead_letters", "replays", "replay_letters"];
+    let mut expected = vec!["INSERT on operator_audit".to_owned()];
+    expected.extend(
+        tables.iter().flat_map(|table| ["INSERT", "UPDATE", "DELETE"].map(|what| format!("{what} on {table}"))),
+    );
+    assert_eq!(missing.iter().collect::<BTreeSet<_>>(), expected.iter().collect());
+}
+
+#[tokio::test]
+async fn a_migration_that_waits_for_a_lock_for_too_long_says_so() {
+    let database = test_database().await;
+    database.forget_migrations().await;
+    let mut holder = database.tables.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('herald migrations', 0))")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let error = database.postgres.migrate().await.unwrap_err().to_string();
+    assert!(error.contains("look for what holds locks"), "{error}");
 }
 
 #[tokio::test]
