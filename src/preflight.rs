@@ -9,7 +9,7 @@ use crate::postgres::Postgres;
 /// One line of `herald check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at: `kafka`, `topic`, `dead letter`, `database`, `ledger`, `parked`, `channel`.
+    /// What was looked at: `kafka`, `topic`, `group`, `dead letter`, `database`, `ledger`, `parked`, `channel`.
     pub area: &'static str,
     pub verdict: Verdict,
     /// One line.
@@ -21,7 +21,7 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Ok,
-    /// `herald run` starts, and waits for it.
+    /// `herald run` starts all the same.
     Warning,
     /// `herald run` refuses to start.
     Problem,

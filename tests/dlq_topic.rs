@@ -7,13 +7,22 @@ use serde_json::Value;
 use crate::support::gateway::Answer;
 use crate::support::kafka::{Broker, NewRecord};
 use crate::support::letters::{headers, letter_of, text};
-use crate::support::wait::{EVENTUALLY, wait_until};
+use crate::support::wait::{EVENTUALLY, SOON, wait_until};
 use crate::support::worker::Worker;
 use crate::support::{World, orders};
+
+const DLQ: (&str, &str) = ("dependency", "dlq");
 
 /// A record that nobody can notify, of this many bytes that no compression makes smaller.
 fn poison(bytes: usize) -> NewRecord {
     NewRecord::of((0..bytes).map(|_| fastrand::u8(..)).collect::<Bytes>())
+}
+
+/// Deletes it when it takes no more letters: one that it still took in its last moment would be gone with it.
+async fn delete_dlq_topic(world: &World) {
+    let sealed = async || world.kafka.sealed(&world.dlq_topic, 300).await;
+    wait_until("the DLQ topic is sealed", SOON, sealed).await;
+    world.kafka.delete_topic(&world.dlq_topic).await;
 }
 
 async fn produce_poison(world: &World, records: &[NewRecord]) -> Vec<Coordinates> {
@@ -33,6 +42,7 @@ async fn wait_unready(worker: &Worker, expected: &[&str]) {
 
 async fn assert_letters_wait(world: &World, worker: &Worker, count: u32) {
     wait_unready(worker, &["dlq"]).await;
+    worker.wait_for_metric("herald_breaker_state", &[DLQ, ("state", "open")], 1.0).await;
     assert_unpublished(world, worker, count).await;
 }
 
@@ -48,6 +58,7 @@ async fn assert_unpublished(world: &World, worker: &Worker, count: u32) {
 
 async fn assert_nothing_waits(worker: &Worker) {
     worker.wait_ready().await;
+    worker.wait_for_metric("herald_breaker_state", &[DLQ, ("state", "closed")], 1.0).await;
     worker.wait_for_metric("herald_dead_letters_unpublished", &[], 0.0).await;
     worker.wait_for_metric("herald_dead_letters_oldest_unpublished_timestamp_seconds", &[], 0.0).await;
     worker.assert_accounting_closes().await;
@@ -60,7 +71,7 @@ async fn while_the_dlq_topic_is_gone_partitions_move_on_and_when_it_is_back_all_
     produce_poison(&world, &[poison(10), poison(10), poison(10)]).await;
     world.published(3).await;
 
-    world.kafka.delete_topic(&world.dlq_topic).await;
+    delete_dlq_topic(&world).await;
     let records: Vec<NewRecord> = (0..150).map(|_| poison(100)).collect();
     let places = produce_poison(&world, &records).await;
     world.produce(&(0..100).map(orders::created).collect::<Vec<_>>()).await;
@@ -119,7 +130,7 @@ async fn letters_that_the_dlq_topic_refuses_hold_up_none_of_another_partition() 
 async fn letters_left_unpublished_by_a_stopped_worker_are_published_by_the_next() {
     let mut world = World::on_our_broker(2).await;
     let mut worker = world.worker().start().await;
-    world.kafka.delete_topic(&world.dlq_topic).await;
+    delete_dlq_topic(&world).await;
     let places = produce_poison(&world, &[poison(10), poison(20), poison(30)]).await;
     world.produce(&[orders::created(1)]).await;
     world.all_committed().await;

@@ -192,6 +192,40 @@ async fn records_as_large_as_the_broker_takes_are_notified_or_dead_letters() {
     worker.assert_accounting_closes().await;
 }
 
+/// Where the topic takes more than Kafka's usual megabyte: each of these is larger than all that may be held, and than what is written to
+/// Postgres or read from it at once.
+#[tokio::test]
+async fn records_far_larger_than_what_may_be_held_pass_one_after_another() {
+    let mut world = World::with_partitions(1).await;
+    world.kafka.alter_topic(&world.topic, &[("max.message.bytes", "16777216")]).await;
+    let large = |order_id: u64| {
+        let mut event = orders::created(order_id);
+        event["order"]["note"] = json!(text_of(12 << 20));
+        event
+    };
+    world.gateway.answer_order("2", [Answer::status(503).retry_after("2")]);
+    world.gateway.answer_order("3", [Answer::status(413)]);
+    world.produce(&[orders::created(10), large(1), large(2), large(3), orders::created(11)]).await;
+    let setup = world.worker().with("HERALD_LIMITS__BYTES", "1MiB").with("HERALD_RETRY__PARK_AFTER", "1s");
+    let worker = setup.start().await;
+    world.all_committed().await;
+    world.parked_when(0).await;
+    worker.wait_for_metric("herald_records_total", &[("outcome", "parked")], 1.0).await;
+    let refused = world.buried(1).await.remove(0);
+    let pointer = world.published(1).await.remove(0);
+    assert_eq!((text(&pointer, "herald-reason"), text(&pointer, "herald-payload")), ("permanent", "postgres"));
+    world.assert_kept_as_they_came(&[refused.place()]).await;
+
+    let replayed = setup.run_command(&["dlq", "replay", &refused.id.to_string(), "--yes", "--wait"]).await;
+    assert_eq!(replayed.code, Some(0), "{}{}", replayed.stdout, replayed.stderr);
+    for order_id in [1, 2, 3] {
+        let asked = world.gateway.requests_for(&order_id.to_string());
+        assert!(asked.last().unwrap().body["order"] == large(order_id)["order"], "{order_id} was changed");
+    }
+    assert!(world.verdict().is_clean());
+    worker.assert_accounting_closes().await;
+}
+
 #[tokio::test]
 async fn nul_in_the_answer_of_a_gateway_is_left_out_of_what_is_kept_and_shown() {
     let mut world = World::with_partitions(1).await;

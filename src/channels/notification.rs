@@ -1,6 +1,5 @@
 //! What a notification is called and what it says.
 
-use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -39,14 +38,9 @@ pub fn body(id: &str, event: &OrderEvent) -> Result<Vec<u8>, serde_json::Error> 
         id,
         r#type: &event.identity.event_type,
         order: serde_json::from_slice(&event.order)?,
-        occurred_at: event.occurred_at.and_then(rfc3339),
+        occurred_at: event.occurred_at.and_then(Timestamp::rfc3339),
         request_id: event.request_id.as_deref(),
     })
-}
-
-/// None for a time that no calendar holds.
-fn rfc3339(timestamp: Timestamp) -> Option<String> {
-    DateTime::from_timestamp_millis(timestamp.0).map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 #[cfg(test)]

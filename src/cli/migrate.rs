@@ -13,7 +13,7 @@ pub(super) async fn execute(config: ConfigArguments) -> Result<(), Failure> {
     postgres.migrate().await.map_err(|error| Failure::Failed(error.into()))?;
     match before {
         Ok(applied) if !applied.is_empty() => print(&format!("applied {}\n", applied.join(", "))),
-        // The table of migrations itself may not have been there.
+        // Or what was pending could not be read.
         _ => print("migrations are current\n"),
     }
 }

@@ -11,7 +11,7 @@ mod migrate;
 mod order;
 pub mod output;
 pub mod run;
-mod table;
+pub(crate) mod table;
 
 pub use arguments::ConfigArguments;
 pub use failure::Failure;

@@ -9,7 +9,7 @@ use super::arguments::ConfigArguments;
 use super::dlq::{self, OperatorArguments};
 use super::failure::Failure;
 use super::output::{print, print_lines};
-use super::table::{Align, Table, full_time, time_of_day};
+use super::table::{Align, Table, time_of_day};
 use crate::core::input::LedgerState;
 use crate::operations::{OrderPath, PathStep};
 
@@ -40,22 +40,21 @@ pub(super) async fn execute(
 }
 
 fn as_json(step: &PathStep) -> serde_json::Value {
-    let at = super::table::utc(step.at).map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
-    json!({"at": at, "event_type": step.event_type, "what": step.what, "detail": step.detail})
+    json!({"at": step.at.rfc3339(), "event_type": step.event_type, "what": step.what, "detail": step.detail})
 }
 
 fn described(id: &str, path: &OrderPath) -> String {
     let mut text = String::new();
     for entry in &path.ledger {
-        let since = full_time(entry.settled_at.unwrap_or(entry.claimed_at));
+        let since = entry.settled_at.unwrap_or(entry.claimed_at);
         // Writing to a string cannot fail.
         let _ = writeln!(text, "order {id} · {} · {} {since}", entry.event_type, state(entry.state));
     }
     let mut table = Table::new(&[("time", Align::Left), ("what", Align::Left), ("", Align::Rest)]);
     let mut day = None;
     for step in &path.steps {
-        let date = super::table::utc(step.at).map(|time| time.date_naive());
-        let time = if date == day { time_of_day(step.at) } else { full_time(step.at) };
+        let date = step.at.utc().map(|time| time.date_naive());
+        let time = if date == day { time_of_day(step.at) } else { step.at.to_string() };
         day = date;
         table.row(vec![time, step.what.clone(), step.detail.clone()]);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono::{Days, NaiveDate};
 
 use crate::core::record::Timestamp;
 
@@ -100,7 +100,7 @@ pub(super) fn terminal_width() -> usize {
 }
 
 /// `1,204,993`.
-pub(super) fn number(count: impl Into<i128>) -> String {
+pub(crate) fn number(count: impl Into<i128>) -> String {
     let count: i128 = count.into();
     let digits = count.unsigned_abs().to_string();
     let mut text = String::new();
@@ -115,7 +115,7 @@ pub(super) fn number(count: impl Into<i128>) -> String {
 
 /// `02:14` today, `yest.`, `21 Nov`, all in UTC.
 pub(super) fn short_time(at: Timestamp, today: NaiveDate) -> String {
-    let Some(time) = utc(at) else { return at.0.to_string() };
+    let Some(time) = at.utc() else { return at.0.to_string() };
     let day = time.date_naive();
     if day == today {
         time.format("%H:%M").to_string()
@@ -126,18 +126,9 @@ pub(super) fn short_time(at: Timestamp, today: NaiveDate) -> String {
     }
 }
 
-/// `2026-11-23 02:14:09Z`.
-pub(super) fn full_time(at: Timestamp) -> String {
-    utc(at).map_or_else(|| at.0.to_string(), |time| time.format("%Y-%m-%d %H:%M:%SZ").to_string())
-}
-
 /// `02:14:09.120`.
 pub(super) fn time_of_day(at: Timestamp) -> String {
-    utc(at).map_or_else(|| at.0.to_string(), |time| time.format("%H:%M:%S%.3f").to_string())
-}
-
-pub(super) fn utc(at: Timestamp) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp_millis(at.0)
+    at.utc().map_or_else(|| at.0.to_string(), |time| time.format("%H:%M:%S%.3f").to_string())
 }
 
 /// `▁▃█▇▁▁▁`: each count as a part of the largest.
@@ -150,6 +141,8 @@ pub(super) fn sparkline(counts: &[u64]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
 
     #[test]

@@ -95,10 +95,11 @@ pub struct Webhook {
     /// Where notifications are sent by POST. Required for the channel `webhook`.
     #[schemars(example = "https://gateway.example.org/notify", extend("x-kind" = "http-url"))]
     pub url: String,
-    /// Signs each request as Standard Webhooks describe. Without it requests are not signed.
+    /// Signs each request as Standard Webhooks describe: base64, with or without `whsec_` before it; a start with anything else is refused.
+    /// Without it requests are not signed.
     #[schemars(example = "whsec_c2lnbnMgZXZlcnkgcmVxdWVzdA==", length(min = 1, max = 1024))]
     pub secret: Option<Secret>,
-    /// How long one request may take, connecting included.
+    /// How long one request may take, connecting included, which may take half of it, and 5s at most.
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "100ms", "x-maximum" = "5m"))]
     pub timeout: Duration,
@@ -138,7 +139,7 @@ pub struct Retry {
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub initial_backoff: Duration,
-    /// The longest wait between two attempts.
+    /// The longest wait between two attempts, unless the gateway asks for a longer one by `Retry-After`: up to an hour.
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1ms", "x-maximum" = "1d"))]
     pub max_backoff: Duration,
@@ -156,10 +157,11 @@ pub struct Breaker {
     /// Deliveries in a row that find the channel away.
     #[schemars(range(min = 1, max = 10_000))]
     pub outages: u32,
-    /// Different keys whose deliveries fail within a minute, at least; together with `failing_percent`.
+    /// Different keys that only fail, at least, among the answers of the last minute (the last 200 at most); together with
+    /// `failing_percent`.
     #[schemars(range(min = 2, max = 100))]
     pub failing_keys: usize,
-    /// Their share of all keys that were delivered within a minute, in percent.
+    /// Their share of all keys among those answers, in percent.
     #[schemars(range(min = 1, max = 100))]
     pub failing_percent: usize,
     /// The wait before the first try; it doubles with each further one.
@@ -193,7 +195,7 @@ pub struct DeadLetters {
     /// Create the topic at start if it does not exist.
     pub create_topic: bool,
     /// How long a dead letter is kept after its last failure. One that is unpublished or being replayed is kept beyond it. What expires
-    /// within a day is warned of.
+    /// within a day is warned of. A closed one goes with its row of the ledger, after `ledger.retention`, if that is sooner.
     #[serde(with = "duration")]
     #[schemars(with = "String", extend("x-kind" = "duration", "x-minimum" = "1h", "x-maximum" = "3650d"))]
     pub retention: Duration,
@@ -217,7 +219,7 @@ pub struct Limits {
     /// Records held in memory at most.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub records: usize,
-    /// Bytes of keys, values and headers held in memory at most.
+    /// Bytes held in memory at most: keys, values and headers, and 512 for each record.
     #[serde(with = "size")]
     #[schemars(with = "String", extend("x-kind" = "size", "x-minimum" = "1MiB", "x-maximum" = "64GiB"))]
     pub bytes: usize,

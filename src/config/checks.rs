@@ -2,6 +2,7 @@
 
 use super::areas::{ChannelKind, Settings};
 use super::units::duration;
+use crate::core::decode::SYNTHETIC_EVENT_TYPE;
 
 /// What the settings are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub(crate) fn clashes(settings: &Settings, purpose: Purpose) -> Vec<Clash> {
     [
         database_url(settings, purpose),
         webhook_url(settings),
+        event_types(settings),
         dead_letter_topic(settings),
         session_timeout(settings),
         drain_timeout(settings),
@@ -55,6 +57,15 @@ fn webhook_url(settings: &Settings) -> Option<Clash> {
         what: "is required".to_owned(),
         against: Some(("notification.channel", "\"webhook\"".to_owned())),
         allowed: "an http:// or https:// URL, for example in HERALD_WEBHOOK__URL".to_owned(),
+    })
+}
+
+fn event_types(settings: &Settings) -> Option<Clash> {
+    settings.notification.event_types.iter().any(|name| name == SYNTHETIC_EVENT_TYPE).then(|| Clash {
+        key: "notification.event_types",
+        what: format!("{SYNTHETIC_EVENT_TYPE:?} is what dead letters that are no events are called"),
+        against: None,
+        allowed: "any other event type".to_owned(),
     })
 }
 

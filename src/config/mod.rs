@@ -47,3 +47,4 @@ pub use problem::{ConfigError, Origin, Problem};
 pub use schema::schema;
 pub use secret::{Secret, redacted_url};
 pub use sources::{Flag, SourceFile, Sources, Surroundings};
+pub(crate) use units::duration;

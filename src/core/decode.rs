@@ -21,7 +21,7 @@ use super::trace::TraceParent;
 const MAX_ORDER_ID_BYTES: usize = 255;
 const MAX_EVENT_TYPE_BYTES: usize = 128;
 
-/// The event type of a synthetic identity. No configured event type may be it.
+/// The event type of a synthetic identity. No configured event type is it (`config/checks.rs`).
 pub const SYNTHETIC_EVENT_TYPE: &str = "herald.record";
 
 /// What a record turned out to be.

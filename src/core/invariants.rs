@@ -1,4 +1,4 @@
-//! The promises, as functions. Unit, model and chaos tests assert these same ones.
+//! The promises, as functions. The engine and the model tests assert these same ones; chaos runs workers that do.
 //!
 //! A violation panics in debug builds and tests; in release it is reported and counted.
 
@@ -110,9 +110,9 @@ pub fn parking_closes(parked: u64, left: u64, still_parked: u64) -> Result<(), V
     })
 }
 
-/// I8: no more is held than the limit and what one answer may bring beyond it.
+/// I8: no more records, or bytes, are held than the limit and what one answer may bring beyond it.
 pub fn bounded(held: usize, limit: usize) -> Result<(), Violation> {
-    verify(Invariant::I8, held <= limit, || format!("{held} records held of {limit}"))
+    verify(Invariant::I8, held <= limit, || format!("{held} held of {limit}"))
 }
 
 /// I8: what is held is what was counted.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
 
 /// A partition number of the source topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +34,30 @@ pub struct Session(pub u64);
 /// Milliseconds since the Unix epoch, as the broker or the producer stamped the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// `2026-11-23T02:14:09.161Z`; none for a time that no calendar holds.
+    #[must_use]
+    pub fn rfc3339(self) -> Option<String> {
+        self.utc().map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+
+    /// None for a time that no calendar holds.
+    #[must_use]
+    pub fn utc(self) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp_millis(self.0)
+    }
+}
+
+/// `2026-11-23 02:14:09Z`
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.utc() {
+            Some(time) => write!(f, "{}", time.format("%Y-%m-%d %H:%M:%SZ")),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
 
 /// One header. Names are bytes: brokers accept names that are not UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]

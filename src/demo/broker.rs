@@ -25,9 +25,6 @@ pub const TOPIC: &str = "order_events";
 pub const DEAD_LETTER_TOPIC: &str = "order_events.dlq";
 pub const GROUP: &str = "notification_service_group";
 
-/// Bytes of one partition that are safe from the broker's own retention, with room for what is still under way.
-pub const KEPT_BYTES: u64 = 4 * 1024 * 1024;
-
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 const READ_LIMIT: Duration = Duration::from_secs(20);
 /// A group's first member waits this long for others; the broker's own 3 s are half of a demo's patience.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::accounts::Accounts;
-use super::screen::grouped;
 use crate::cli::output::Style;
+use crate::cli::table::number;
 use crate::core::failure::Reason;
 
 const WIDTH: usize = 100;
@@ -132,12 +132,12 @@ impl Report {
 }
 
 fn row((left, left_count): (&str, u64), (right, right_count): (&str, u64), note: &str) -> String {
-    let line = format!("  {left:<11}{:>8}        {right:<14}{:>8}  {note}", grouped(left_count), grouped(right_count));
+    let line = format!("  {left:<11}{:>8}        {right:<14}{:>8}  {note}", number(left_count), number(right_count));
     line.trim_end().to_owned()
 }
 
 fn half_row(right: &str, count: u64, note: &str) -> String {
-    let line = format!("{:29}{right:<14}{:>8}  {note}", "", grouped(count));
+    let line = format!("{:29}{right:<14}{:>8}  {note}", "", number(count));
     line.trim_end().to_owned()
 }
 
@@ -145,7 +145,7 @@ fn half_row(right: &str, count: u64, note: &str) -> String {
 fn by_reason(letters: &BTreeMap<Reason, u64>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for (reason, count) in letters {
-        let part = format!("{} {reason}", grouped(*count));
+        let part = format!("{} {reason}", number(*count));
         match lines.last_mut() {
             Some(line) if NOTE_COLUMN + line.chars().count() + part.len() + 3 <= WIDTH => {
                 line.push_str(" · ");

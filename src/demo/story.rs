@@ -17,8 +17,9 @@ use super::plan::{Chapter, PARTITIONS, Plan};
 use super::postgres::PrivatePostgres;
 use super::producing::{Pace, Produced, produce};
 use super::report::Report;
-use super::screen::{Screen, counted, grouped, progress};
+use super::screen::{Screen, counted, progress};
 use super::worker::{Recipe, Worker, http_address};
+use crate::cli::table::number;
 use crate::core::record::{Offset, Partition};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -187,7 +188,7 @@ impl Story {
         let closing = self.channel(|state| !state.is_open);
         let closed = watch(screen, title, || "a probe closes the breaker".to_owned(), closing).await?;
         let breaker = if closed { "closed" } else { "open" };
-        let delivered = grouped(waiting.saturating_sub(left));
+        let delivered = number(waiting.saturating_sub(left));
         screen.tell(title, &format!("breaker {breaker}, {delivered} of them notified within {seconds:.1} s"));
         Ok(())
     }
@@ -338,7 +339,7 @@ impl Story {
         let notified = self.gateway.notified();
         let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let rate = notified.saturating_sub(before) * 1_000 / millis;
-        format!("{}   {}/s", progress(notified, self.plan.orders()), grouped(rate))
+        format!("{}   {}/s", progress(notified, self.plan.orders()), number(rate))
     }
 
     async fn dead(&self) -> anyhow::Result<i64> {

@@ -4,10 +4,6 @@ use super::{OperationError, Operations, Selection, Sight};
 use crate::core::record::Timestamp;
 use crate::postgres::{DeadLetterState, ListedLetter, ReplayTo};
 
-/// What still needs somebody.
-pub(super) const NOT_CLOSED: [DeadLetterState; 3] =
-    [DeadLetterState::Open, DeadLetterState::Replaying, DeadLetterState::Quarantined];
-
 /// What one statement closes.
 const CHUNK: usize = 5_000;
 /// Of those that were left, as many are told.
@@ -154,14 +150,12 @@ fn state(letter: &ListedLetter, replay: Option<&(i64, String, Timestamp)>) -> St
         (DeadLetterState::Discarded, Some(closed)) => format!(
             "it was discarded by {} at {} ({})",
             closed.by.as_deref().unwrap_or("nobody known"),
-            super::audit::moment(closed.at),
+            closed.at,
             closed.reason.as_deref().unwrap_or("no reason"),
         ),
-        (DeadLetterState::Resolved, Some(closed)) => {
-            format!("its order was notified at {}", super::audit::moment(closed.at))
-        }
+        (DeadLetterState::Resolved, Some(closed)) => format!("its order was notified at {}", closed.at),
         (DeadLetterState::Replaying, _) => match replay {
-            Some((id, by, at)) => format!("a replay has it: r{id} by {by} since {}", super::audit::moment(*at)),
+            Some((id, by, at)) => format!("a replay has it: r{id} by {by} since {at}"),
             None => "a replay has it".to_owned(),
         },
         (DeadLetterState::Open | DeadLetterState::Quarantined, _) => format!("it is {}", letter.state.as_str()),

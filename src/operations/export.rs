@@ -1,6 +1,5 @@
 //! Dead letters as lines of JSON, for `jq` and for whoever takes them elsewhere.
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -72,7 +71,7 @@ pub fn as_line(letter: &WholeLetter, payload: &Payload) -> String {
     let header = |header: &crate::core::record::Header| json!({"name": bytes_as_json(&header.name), "value": header.value.as_deref().map(bytes_as_json)});
     let line = Line {
         listed: listed_as_json(&letter.listed),
-        timestamp: letter.record.timestamp.map(rfc3339),
+        timestamp: letter.record.timestamp.and_then(Timestamp::rfc3339),
         trace_id: trace_id(letter),
         key: letter.record.key.as_deref().map_or(Value::Null, bytes_as_json),
         headers: letter.record.headers.iter().map(header).collect(),
@@ -107,11 +106,11 @@ fn listed_as_json(letter: &ListedLetter) -> Value {
         "offset": letter.coordinates.offset.0,
         "attempts": letter.attempts,
         "replays": letter.replays,
-        "first_failed_at": rfc3339(letter.first_failed_at),
-        "last_failed_at": rfc3339(letter.last_failed_at),
+        "first_failed_at": letter.first_failed_at.rfc3339(),
+        "last_failed_at": letter.last_failed_at.rfc3339(),
     });
     if let (Some(closed), Some(fields)) = (&letter.closed, json.as_object_mut()) {
-        fields.insert("closed_at".to_owned(), rfc3339(closed.at).into());
+        fields.insert("closed_at".to_owned(), closed.at.rfc3339().into());
         fields.insert("closed_by".to_owned(), closed.by.clone().into());
         fields.insert("close_reason".to_owned(), closed.reason.clone().into());
         fields.insert("close_note".to_owned(), closed.note.clone().into());
@@ -122,7 +121,7 @@ fn listed_as_json(letter: &ListedLetter) -> Value {
 fn attempt_as_json(attempt: &PastAttempt) -> Value {
     json!({
         "attempt": attempt.number,
-        "at": rfc3339(attempt.at),
+        "at": attempt.at.rfc3339(),
         "took_ms": attempt.took_ms,
         "class": attempt.class,
         "error": attempt.error,
@@ -135,8 +134,8 @@ fn replay_as_json(replay: &PastReplay) -> Value {
         "to_topic": replay.to == ReplayTo::Topic,
         "by": replay.by,
         "reason": replay.reason,
-        "begun_at": replay.begun_at.map(rfc3339),
-        "ended_at": replay.ended_at.map(rfc3339),
+        "begun_at": replay.begun_at.and_then(Timestamp::rfc3339),
+        "ended_at": replay.ended_at.and_then(Timestamp::rfc3339),
         "outcome": replay.outcome,
         "detail": replay.detail,
     })
@@ -151,10 +150,4 @@ pub fn trace_id(letter: &WholeLetter) -> Option<String> {
 /// Text where it is some, else `{"hex": …}`.
 fn bytes_as_json(bytes: &[u8]) -> Value {
     std::str::from_utf8(bytes).map_or_else(|_| json!({"hex": hex(bytes)}), Value::from)
-}
-
-/// `2026-11-23T02:14:09.161Z`.
-fn rfc3339(at: Timestamp) -> String {
-    let time = DateTime::<Utc>::from_timestamp_millis(at.0);
-    time.map_or_else(|| at.0.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }

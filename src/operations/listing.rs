@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::cover::seen;
 use super::payload::{Payload, Sight};
 use super::{OperationError, Operations, Selection};
-use crate::postgres::{LedgerEntry, LetterGroup, ListedLetter, WholeLetter};
+use crate::postgres::{DeadLetterState, LedgerEntry, LetterGroup, ListedLetter, WholeLetter};
 
 /// Some of the selected dead letters.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl Operations {
         let letter = self.letter(id).await?;
         let mask = self.mask(&Selection::of_ids(vec![id]), sight, 1).await?;
         let alike = Selection { group: Some(letter.listed.group.clone()), ..Selection::default() }
-            .or_in_states(&super::closing::NOT_CLOSED);
+            .or_in_states(&DeadLetterState::NOT_CLOSED);
         let order_id = &letter.listed.order_id;
         let filter = alike.to_json();
         let (ledger, alike) =

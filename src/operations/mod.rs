@@ -1,5 +1,5 @@
-//! What operators can do: one service layer for the command line and a web console alike. It decides, refuses, masks and sees to
-//! the audit; it prints nothing and parses no arguments.
+//! What operators can do, apart from how they ask for it: this layer decides, refuses, masks and sees to the audit; it prints nothing
+//! and parses no arguments.
 //!
 //! | module | what operators do there |
 //! |---|---|
@@ -38,7 +38,6 @@ pub use replay::{Plan, ReplayWish};
 pub use selection::Selection;
 
 use crate::config::{DeadLetters, Settings};
-use crate::core::decode::Decoder;
 use crate::core::failure::LedgerFailure;
 use crate::postgres::{Act, AuditResult, Postgres};
 
@@ -68,22 +67,12 @@ impl Operations {
     }
 
     #[must_use]
-    pub fn operator(&self) -> &str {
-        &self.operator
-    }
-
-    #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
     fn rules(&self) -> &DeadLetters {
         &self.settings.dead_letters
-    }
-
-    fn decoder(&self) -> Decoder {
-        let types = self.settings.notification.event_types.iter().map(String::as_str);
-        Decoder::new(types, self.settings.ordering.key)
     }
 
     fn act(&self, action: &'static str, filter: String, reason: &str) -> Act {

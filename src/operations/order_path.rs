@@ -58,7 +58,7 @@ impl Operations {
         let mut letters = self.postgres.whole_letters(&own.to_json(), i64::MIN, MAX_LETTERS).await?;
         let suspects = self.postgres.synthetic_letters_with(order_id, MAX_LETTERS).await?;
         let suspects = Selection::of_ids(suspects).to_json();
-        let decoder = self.decoder();
+        let decoder = self.settings.decoder();
         let tells_of_it = |letter: &WholeLetter| match decoder.decode(&letter.record) {
             Decoded::Event { event, .. } => *event.identity.order_id == *order_id,
             Decoded::Poison { .. } | Decoded::Ignored { .. } => names_order(letter, order_id),
@@ -103,8 +103,7 @@ impl OrderPath {
 
     fn of_waiting(&mut self, record: &WaitingRecord, cover: &Cover) {
         let why = if record.is_replay { "for its replay" } else { "for its retry" };
-        let due = super::audit::moment(record.due_at);
-        self.step(record.parked_at, &record.event_type, "parked", format!("waits {why} until {due}"));
+        self.step(record.parked_at, &record.event_type, "parked", format!("waits {why} until {}", record.due_at));
         let mut history = record.history.clone();
         for attempt in &mut history {
             attempt.error = cover.text(&attempt.error);

@@ -42,7 +42,7 @@ impl Operations {
 
     async fn rebuild(&self, topic: &str, any_group: bool) -> Result<Reindexed, OperationError> {
         let mut found = Reindexed::default();
-        let decoder = self.decoder();
+        let decoder = self.settings.decoder();
         let mut batches = read_topic(&self.settings.kafka, topic);
         while let Some(batch) = batches.recv().await {
             let mut letters = Vec::new();

@@ -37,7 +37,7 @@ impl Operations {
     /// Freezes the selected dead letters as a plan.
     pub async fn plan_replay(&self, selection: Selection, wish: &ReplayWish) -> Result<Plan, OperationError> {
         let states = if wish.override_cap {
-            vec![DeadLetterState::Open, DeadLetterState::Replaying, DeadLetterState::Quarantined]
+            DeadLetterState::NOT_CLOSED.to_vec()
         } else {
             vec![DeadLetterState::Open, DeadLetterState::Replaying]
         };
@@ -76,7 +76,7 @@ impl Operations {
 
     /// An order stays the order that it is.
     fn check_edited(&self, letter: &WholeLetter, edited: &Record) -> Result<(), String> {
-        let event = match self.decoder().decode(edited) {
+        let event = match self.settings.decoder().decode(edited) {
             Decoded::Event { event, .. } => event,
             Decoded::Ignored { event_type } => return Err(format!("the event type {event_type} is not configured")),
             Decoded::Poison { reason, error } => return Err(format!("the edited payload is {reason}: {error}")),
@@ -138,7 +138,7 @@ impl Operations {
         match letter.prospect {
             Prospect::BeingReplayed => match &letter.replay {
                 Some((replay, by, at)) => {
-                    format!("dead letter {id} is being replayed: r{replay} by {by} since {}", super::audit::moment(*at))
+                    format!("dead letter {id} is being replayed: r{replay} by {by} since {at}")
                 }
                 None => format!("dead letter {id} is being replayed"),
             },
@@ -153,10 +153,9 @@ impl Operations {
                 "the ledger row of dead letter {id} was pruned: whether its order was notified since is not known"
             ),
             Prospect::Published => match &letter.replay {
-                Some((replay, by, at)) => format!(
-                    "dead letter {id} was published again since it failed: r{replay} by {by} at {}",
-                    super::audit::moment(*at)
-                ),
+                Some((replay, by, at)) => {
+                    format!("dead letter {id} was published again since it failed: r{replay} by {by} at {at}")
+                }
                 None => format!("dead letter {id} was published again since it failed"),
             },
             Prospect::AlreadyNotified => {
@@ -191,7 +190,7 @@ impl Operations {
             return Err(match self.replay(id).await {
                 Err(error) => self.refuse(act, error.to_string()).await,
                 Ok(replay) if replay.state == ReplayState::Planned => {
-                    let until = super::audit::moment(replay.valid_until);
+                    let until = replay.valid_until;
                     self.conflict(act, format!("plan p{id} is stale: it was valid until {until}; plan again")).await
                 }
                 Ok(replay) => self.conflict(act, told(&replay)).await,
@@ -272,6 +271,6 @@ pub(super) fn replay_json(id: i64) -> String {
 }
 
 fn told(replay: &Replay) -> String {
-    let at = super::audit::moment(replay.changed_at);
+    let at = replay.changed_at;
     format!("r{} is {} since {at}, by {}", replay.id, replay.state.as_str(), replay.changed_by)
 }

@@ -117,7 +117,13 @@ impl Gauges {
                 ),
                 LABELS,
             )?,
-            committed: IntGaugeVec::new(opts("consumer_committed_offset", "The next offset to end."), LABELS)?,
+            committed: IntGaugeVec::new(
+                opts(
+                    "consumer_committed_offset",
+                    "The committed offset: that of the next record to end; where none is committed, the oldest there is.",
+                ),
+                LABELS,
+            )?,
             sampled: Gauge::with_opts(opts(
                 "consumer_lag_sample_timestamp_seconds",
                 "When the lag was last sampled; 0 before the first time.",

@@ -38,9 +38,9 @@ metrics! {
         record_duration_seconds: HistogramVec = by(&["topic", "outcome"]).buckets(STAY),
         /// Time from the record's timestamp to its notification.
         event_age_seconds: HistogramVec = by(&["topic"]).buckets(AGE),
-        /// Tries of a delivery, by how they ended.
+        /// Attempts, by how they ended.
         attempts_total: IntCounterVec = by(&["channel", "result"]),
-        /// Time of one try of a delivery.
+        /// Time of one attempt.
         attempt_duration_seconds: HistogramVec = by(&["channel", "result"]).buckets(LATENCY),
         /// Retries put off, by where the record waits.
         retries_scheduled_total: IntCounterVec = by(&["where"]),
@@ -124,11 +124,11 @@ metrics! {
         dead_letters: IntGaugeVec = by(&["state", "reason"]),
         /// When the oldest open dead letter was written; 0 without one.
         dead_letters_oldest_open_timestamp_seconds: Gauge = PLAIN,
-        /// Open dead letters that retention will soon remove.
+        /// Open and quarantined dead letters that expire within 24 hours.
         dead_letters_expiring: IntGauge = PLAIN,
         /// Replayed records that ended, by result.
         replays_total: IntCounterVec = by(&["result"]),
-        /// Replay runs, by state.
+        /// Replays, by state; planned is a plan.
         replay_runs: IntGaugeVec = by(&["state"]),
         /// Records that running replays have still to process.
         replay_remaining_records: IntGauge = PLAIN,
@@ -141,9 +141,9 @@ metrics! {
         queue_length: IntGaugeVec = by(&["queue"]),
         /// Items that fit into a queue between threads.
         queue_capacity: IntGaugeVec = by(&["queue"]),
-        /// Configured limit of the memory that payloads may take.
+        /// Configured limit of the memory that records may take.
         memory_limit_bytes: IntGaugeVec = by(&["area"]),
-        /// Memory that payloads take.
+        /// Memory that records take: payloads, and 512 bytes for each.
         memory_used_bytes: IntGaugeVec = by(&["area"]),
     }
 }

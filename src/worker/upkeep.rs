@@ -55,7 +55,7 @@ fn partition_lag(clock: &LagClock, now: Instant, sample: &LagSample) -> Partitio
     let behind = clock.lag(now, sample.partition).unwrap_or_default();
     PartitionLag {
         partition: sample.partition,
-        committed: sample.committed.unwrap_or(sample.low).max(sample.low),
+        committed: sample.next(),
         end: sample.end,
         behind_since: now.checked_sub(behind).unwrap_or(now),
     }

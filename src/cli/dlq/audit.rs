@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::cli::failure::Failure;
 use crate::cli::output::{print, print_lines};
-use crate::cli::table::{Align, Table, full_time, number};
+use crate::cli::table::{Align, Table, number};
 use crate::operations::Operations;
 use crate::postgres::AuditRow;
 
@@ -40,7 +40,7 @@ pub(super) async fn execute(arguments: &Arguments, operations: &Operations) -> R
         let why = [row.reason, row.detail, row.filter].into_iter().filter(|text| !text.is_empty() && text != "{}");
         table.row(vec![
             row.id.to_string(),
-            full_time(row.at),
+            row.at.to_string(),
             row.operator,
             row.action,
             row.result,
@@ -55,7 +55,7 @@ fn as_json(row: &AuditRow) -> serde_json::Value {
     let filter: serde_json::Value = serde_json::from_str(&row.filter).unwrap_or_default();
     json!({
         "id": row.id,
-        "at": full_time(row.at),
+        "at": row.at.rfc3339(),
         "operator": row.operator,
         "action": row.action,
         "filter": filter,

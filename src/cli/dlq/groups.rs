@@ -7,7 +7,7 @@ use serde_json::json;
 use super::selection::SelectionArguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::{print, print_lines};
-use crate::cli::table::{Align, Table, full_time, number, short_time, sparkline};
+use crate::cli::table::{Align, Table, number, short_time, sparkline};
 use crate::operations::Operations;
 use crate::postgres::{DeadLetterState, LetterGroup};
 
@@ -21,8 +21,7 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) async fn execute(arguments: Arguments, operations: &Operations) -> Result<(), Failure> {
-    let states = [DeadLetterState::Open, DeadLetterState::Replaying, DeadLetterState::Quarantined];
-    let selection = arguments.selection.selection(Vec::new()).or_in_states(&states);
+    let selection = arguments.selection.selection(Vec::new()).or_in_states(&DeadLetterState::NOT_CLOSED);
     let (groups, expiring) = tokio::join!(operations.groups(&selection), operations.expiring());
     let (groups, expiring) = (groups?, expiring?);
     if arguments.json {
@@ -71,7 +70,7 @@ pub(super) fn short_group(group: &str) -> &str {
 fn closing(groups: &[LetterGroup], expiring: u64) -> String {
     let letters: u64 = groups.iter().map(|group| group.count).sum();
     let oldest = groups.iter().map(|group| group.first_failed_at).min();
-    let oldest = oldest.map_or_else(String::new, |at| format!(" · oldest {}", full_time(at)));
+    let oldest = oldest.map_or_else(String::new, |at| format!(" · oldest {at}"));
     let what = if groups.len() == 1 { "group" } else { "groups" };
     let expiring = match expiring {
         0 => "none expires within 24h".to_owned(),
@@ -85,15 +84,11 @@ fn as_json(group: &LetterGroup) -> serde_json::Value {
         "group": group.group,
         "reason": group.reason.as_str(),
         "count": group.count,
-        "first_failed_at": rfc3339(group.first_failed_at),
-        "last_failed_at": rfc3339(group.last_failed_at),
+        "first_failed_at": group.first_failed_at.rfc3339(),
+        "last_failed_at": group.last_failed_at.rfc3339(),
         "trend": group.trend,
         "replays": group.replays,
         "sample_id": group.sample_id,
         "sample_error": group.sample_error,
     })
-}
-
-fn rfc3339(at: crate::core::record::Timestamp) -> Option<String> {
-    crate::cli::table::utc(at).map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }

@@ -29,11 +29,13 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) async fn execute(arguments: Arguments, operations: &Operations) -> Result<(), Failure> {
-    let states = [DeadLetterState::Open, DeadLetterState::Replaying, DeadLetterState::Quarantined];
-    let selection = arguments.selection.selection(arguments.ids).or_in_states(&states);
+    let selection = arguments.selection.selection(arguments.ids).or_in_states(&DeadLetterState::NOT_CLOSED);
     let page = operations.page(&selection, arguments.before, arguments.limit).await?;
     if arguments.json {
         return print_lines(page.letters.iter().map(ListedLetter::to_json));
+    }
+    if page.total == 0 {
+        return print("no dead letters\n");
     }
     if page.letters.is_empty() {
         return print(&format!("none of {} dead letters is on this page\n", number(page.total)));

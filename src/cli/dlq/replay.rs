@@ -15,7 +15,7 @@ use super::replays::{as_json, replay_id};
 use super::selection::SelectionArguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::print;
-use crate::cli::table::{full_time, number};
+use crate::cli::table::number;
 use crate::kafka::readers::Reader;
 use crate::operations::{Operations, Plan, ReplayWish, Selection};
 use crate::postgres::{Prospect, Replay, ReplayState, ReplayTo};
@@ -132,7 +132,7 @@ fn plan_as_json(plan: &Plan, readers: Option<&[Reader]>) -> Value {
     let counts: Map<_, _> =
         prospects(plan).map(|(prospect, count)| (prospect.as_str().replace(' ', "_"), count.into())).collect();
     let groups: Map<_, _> = by_group(plan).into_iter().map(|(name, count)| (name, count.into())).collect();
-    let mut json = json!({"plan": format!("p{}", replay.id), "valid_until": full_time(replay.valid_until),
+    let mut json = json!({"plan": format!("p{}", replay.id), "valid_until": replay.valid_until.rfc3339(),
                           "letters": replay.progress.total(), "prospects": counts, "groups": groups});
     if let (Some(readers), Some(fields)) = (readers, json.as_object_mut()) {
         fields.insert("reaches".to_owned(), publish::readers_as_json(readers));
@@ -150,8 +150,8 @@ fn plan_as_text(plan: &Plan, reached: Option<&str>) -> String {
         "plan p{} · {} dead letters frozen at {} · valid until {}",
         replay.id,
         number(replay.progress.total()),
-        full_time(replay.planned_at),
-        full_time(replay.valid_until)
+        replay.planned_at,
+        replay.valid_until
     );
     for (prospect, count) in prospects(plan).filter(|(_, count)| *count > 0) {
         let (name, note) = told(prospect, replay.to);

@@ -7,7 +7,7 @@ use super::publish;
 use super::replay::{closing, ratio};
 use crate::cli::failure::Failure;
 use crate::cli::output::{print, print_lines};
-use crate::cli::table::{Align, Table, full_time, number};
+use crate::cli::table::{Align, Table, number};
 use crate::operations::Operations;
 use crate::postgres::{Replay, ReplayTo};
 
@@ -95,7 +95,7 @@ fn table(replays: &[Replay]) -> String {
         table.row(vec![
             format!("r{}", replay.id),
             replay.state.as_str().to_owned(),
-            full_time(replay.planned_at),
+            replay.planned_at.to_string(),
             replay.planned_by.clone(),
             number(progress.total()),
             number(progress.notified),
@@ -116,9 +116,9 @@ pub(super) fn as_json(replay: &Replay) -> serde_json::Value {
         "state": replay.state.as_str(),
         "to_topic": replay.to == ReplayTo::Topic,
         "planned_by": replay.planned_by,
-        "planned_at": full_time(replay.planned_at),
+        "planned_at": replay.planned_at.rfc3339(),
         "changed_by": replay.changed_by,
-        "changed_at": full_time(replay.changed_at),
+        "changed_at": replay.changed_at.rfc3339(),
         "reason": replay.reason,
         "letters": progress.total(),
         "to_do": progress.planned + progress.scheduled,

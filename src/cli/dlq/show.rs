@@ -7,7 +7,7 @@ use clap::Args;
 use super::groups::short_group;
 use crate::cli::failure::Failure;
 use crate::cli::output::print;
-use crate::cli::table::{folded, full_time, number, terminal_width, time_of_day};
+use crate::cli::table::{folded, number, terminal_width, time_of_day};
 use crate::core::record::{Header, Record};
 use crate::operations::{Operations, Payload, Shown, Sight, as_line, hex, trace_id};
 use crate::postgres::{DeadLetterState, ListedLetter, PastReplay, ReplayTo};
@@ -53,9 +53,9 @@ fn described(shown: &Shown, topic: &str) -> String {
     let alike = format!("group {} ({} alike)", short_group(&letter.group), number(shown.alike));
     line("dead", &format!("letter {} · {} · {} · {alike}", letter.id, letter.reason, letter.state.as_str()));
     line("order", &format!("{} · {}", letter.order_id, letter.event_type));
-    let appended = shown.letter.record.timestamp.map_or_else(|| "no time".to_owned(), full_time);
+    let appended = shown.letter.record.timestamp.map_or_else(|| "no time".to_owned(), |at| at.to_string());
     line("from", &format!("{topic}/{} @ {} · {appended}", at.partition, number(at.offset.0)));
-    let published = shown.letter.published_at.map_or_else(|| "not yet".to_owned(), full_time);
+    let published = shown.letter.published_at.map_or_else(|| "not yet".to_owned(), |at| at.to_string());
     line("published", &published);
     if let Some(trace) = trace_id(&shown.letter) {
         line("trace", &trace);
@@ -74,7 +74,7 @@ fn described(shown: &Shown, topic: &str) -> String {
     line("key", &shown.letter.record.key.as_deref().map_or_else(|| "none".to_owned(), bytes));
     line("payload", &payload(&shown.payload));
     for entry in &shown.ledger {
-        let when = full_time(entry.settled_at.unwrap_or(entry.claimed_at));
+        let when = entry.settled_at.unwrap_or(entry.claimed_at);
         let state = format!("{:?}", entry.state).to_lowercase();
         line("ledger", &format!("{} is {state} since {when}", entry.event_type));
     }
@@ -92,7 +92,7 @@ fn attempts(shown: &Shown) -> Vec<String> {
 
 /// `r20  2026-11-23 09:02:58Z by ops, dead again · gateway limit raised, INC-812`.
 fn replayed(replay: &PastReplay) -> String {
-    let at = replay.begun_at.or(replay.ended_at).map_or_else(|| "not begun".to_owned(), full_time);
+    let at = replay.begun_at.or(replay.ended_at).map_or_else(|| "not begun".to_owned(), |at| at.to_string());
     let to = if replay.to == ReplayTo::Topic { " to the topic" } else { "" };
     let outcome = replay.outcome.as_deref().unwrap_or("under way").replace('_', " ");
     // Of a failure, the attempts above tell.
@@ -138,7 +138,7 @@ fn next(letter: &ListedLetter) -> String {
         (DeadLetterState::Discarded, Some(closed)) => format!(
             "discarded by {} at {}, {}: herald dlq restore {id}",
             closed.by.as_deref().unwrap_or("nobody known"),
-            full_time(closed.at),
+            closed.at,
             closed.reason.as_deref().unwrap_or_default(),
         ),
         (DeadLetterState::Discarded, None) => format!("herald dlq restore {id}"),

@@ -77,10 +77,6 @@ pub struct Stats {
     pub busy: usize,
     /// Partitions with records that run carefully, since owners died of one of them.
     pub crash_loops: usize,
-    pub claiming: usize,
-    pub settling: usize,
-    pub parking: usize,
-    pub burying: usize,
     pub paused: Option<PauseCause>,
     /// Keys and records that are parked in the partitions that are held.
     pub parked_keys: usize,
@@ -281,10 +277,6 @@ impl Engine {
             ready: self.ready.len() + self.suspects.len(),
             busy: self.busy_records,
             crash_loops: self.crash_loops(),
-            claiming: self.claims.len(),
-            settling: self.settlements.len(),
-            parking: self.parkings.len(),
-            burying: self.burials.len(),
             paused: self.paused,
             parked_keys: self.partitions.values().map(|state| state.parked.keys()).sum(),
             parked_rows: self.parked_rows(),

@@ -205,7 +205,7 @@ impl Engine {
     /// The other content keeps the identity that they share.
     fn give_up_conflict(&mut self, ticket: Ticket) {
         let Some(entry) = self.entries.get(&ticket) else { return };
-        let error = format!("order {} was already settled with other content", entry.identity.order_id);
+        let error = format!("order {} came before with other content, which counts", entry.identity.order_id);
         self.bury_under_own_identity(ticket, Burial { reason: Reason::Conflict, class: "permanent", error });
     }
 

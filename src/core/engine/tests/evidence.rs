@@ -114,6 +114,26 @@ fn what_the_channel_did_for_others_before_a_session_is_no_evidence_in_it() {
 }
 
 #[test]
+fn a_later_record_of_an_exhausted_key_that_nothing_is_left_of_gets_all_attempts() {
+    let mut bench = behind_an_exhausted_record();
+    for success in 100.. {
+        bench.now += Duration::from_millis(1);
+        assert_eq!(bench.answer_next(fails(TRANSIENT)).0, 1);
+        if bench.dead().len() == 2 {
+            break;
+        }
+        show_that_the_channel_works(&mut bench, success);
+    }
+    bench.poll(vec![paid(200, 1)]);
+    for attempt in 1..=3 {
+        assert_eq!(bench.dead().len(), 2);
+        assert_eq!(bench.answer_next(fails(TRANSIENT)), (200, attempt));
+        show_that_the_channel_works(&mut bench, 300 + i64::from(attempt));
+    }
+    assert_eq!(bench.dead()[2], (200, Reason::Exhausted, 3));
+}
+
+#[test]
 fn after_a_restart_those_behind_an_exhausted_record_get_all_attempts() {
     let mut bench = behind_an_exhausted_record();
     bench.restart(EngineConfig {

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Bytes that a record of the model takes at most, with what it costs beside its payload.
+const LARGEST_RECORD: usize = 700;
+
 impl World {
     /// I1: whatever lies below a committed offset has a durable end, or is parked.
     pub(super) fn commit(&mut self, partition: Partition, offset: Offset) {
@@ -172,6 +175,9 @@ impl World {
         let counted = (engine.bytes, engine.loaded.bytes, engine.loaded.records);
         let held = (bytes(&mut engine.entries.values()), bytes(&mut loaded()), loaded().count());
         assert_eq!(counted, held, "seed {}: bytes, of those loaded, and their number", self.seed);
+        let most = self.story.max_bytes();
+        invariants::bounded(engine.bytes - engine.loaded.bytes, most + POLL * LARGEST_RECORD).unwrap();
+        invariants::bounded(engine.loaded.bytes, most + self.largest_load * LARGEST_RECORD).unwrap();
     }
 
     /// Once the settlement is durable and nobody goes on with what was decided before, it is settled for good.

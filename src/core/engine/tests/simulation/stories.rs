@@ -51,6 +51,11 @@ impl Story {
         }
     }
 
+    /// Bytes in memory, beyond which nothing is polled: those of about as many records.
+    pub(super) fn max_bytes(self) -> usize {
+        if self == Self::SmallMemory { 5_700 } else { 1 << 20 }
+    }
+
     pub(super) fn decoder(self) -> Decoder {
         let key = if self == Self::LongLanes { OrderingKey::UserId } else { OrderingKey::OrderId };
         Decoder::new(["ORDER_CREATED", "ORDER_PAID"], key)
@@ -60,6 +65,7 @@ impl Story {
         EngineConfig {
             semantics: if self == Self::AtMostOnce { Semantics::AtMostOnce } else { Semantics::AtLeastOnce },
             max_records: self.max_records(),
+            max_bytes: self.max_bytes(),
             decoder: self.decoder(),
             max_attempts: MAX_ATTEMPTS,
             park_after: Duration::from_millis(200),
