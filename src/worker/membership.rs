@@ -68,13 +68,15 @@ impl Worker {
     /// The topic was created again.
     pub(super) async fn begin_anew(&mut self, error: &ConsumerError) {
         tracing::warn!(%error, "this worker joins the group again, and reads the topic from its beginning");
+        self.give_up_consumer().await;
         // All that is in it has come since this worker began.
         self.settings.kafka.start_from = StartFrom::Earliest;
         self.membership.waits_until = Some(Instant::now() + BEGINS_ANEW_AFTER);
-        self.give_up_consumer().await;
+        self.health.hold(NotReady::Assignment, error.to_string());
     }
 
     pub(super) async fn stand_back(&mut self, error: &ConsumerError) {
+        self.give_up_consumer().await;
         let wait = self.membership.taken(Instant::now());
         let instance_id = self.settings.kafka.instance_id.as_deref().unwrap_or_default();
         tracing::error!(
@@ -85,7 +87,6 @@ impl Worker {
         );
         let detail = format!("{error}; kafka.instance_id = \"{instance_id}\"; joins again {} s later", wait.as_secs());
         self.health.hold(NotReady::InstanceId, detail);
-        self.give_up_consumer().await;
     }
 
     async fn give_up_consumer(&mut self) {
