@@ -24,23 +24,26 @@ pub struct Lookout {
 }
 
 impl Lookout {
-    /// Until the gateway owes this worker an answer.
-    pub async fn delivering(&self, life: Life) {
-        let (start, query) = (Instant::now(), format!("?{}", life.query()));
-        while start.elapsed() < WAIT_LIMIT && !self.gateway.is_asked(&query, WEBHOOK_TIMEOUT) {
-            sleep(LOOK_EVERY).await;
-        }
+    /// Stops the worker when the gateway owes it an answer; says whether it does.
+    pub async fn stopped_delivering(&self, running: &mut Running) -> bool {
+        let query = format!("?{}", running.life.query());
+        self.stopped_when(running, async || self.gateway.is_asked(&query, WEBHOOK_TIMEOUT)).await
     }
 
     /// Stops the worker when Postgres carries out a statement of it; says whether it does.
     pub async fn stopped_in_statement(&self, running: &mut Running) -> bool {
+        let life = running.life;
+        self.stopped_when(running, async || timeout(LOOK_LIMIT, self.is_active(life)).await.unwrap_or(false)).await
+    }
+
+    /// It is stopped before anybody is asked, so what is owed to it then it has not read.
+    async fn stopped_when(&self, running: &mut Running, is_met: impl AsyncFn() -> bool) -> bool {
         let start = Instant::now();
         loop {
             running.worker.sigstop();
-            // It is stopped before Postgres is asked, so the answer to such a statement is one that it has not read.
-            let is_active = timeout(LOOK_LIMIT, self.is_active(running.life)).await.unwrap_or(false);
-            if is_active || start.elapsed() > WAIT_LIMIT {
-                return is_active;
+            let is_met = is_met().await;
+            if is_met || start.elapsed() > WAIT_LIMIT {
+                return is_met;
             }
             running.worker.sigcont();
             sleep(LOOK_EVERY).await;

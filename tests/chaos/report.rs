@@ -65,7 +65,7 @@ fn happened(numbers: &Numbers) -> Vec<String> {
         }
     }
     lines.push(row("", numbers.killed_while_delivering, "killed while the gateway owed them an answer"));
-    lines.push(row("", numbers.frozen_while_delivering, "frozen for long then"));
+    lines.push(row("", numbers.frozen_while_delivering, "frozen for long while it owed them one"));
     lines.extend([
         row(
             "workers started",

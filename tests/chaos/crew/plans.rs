@@ -43,7 +43,7 @@ pub(super) const PLANS: [Plan; 13] = [
 
 impl Crew<'_> {
     /// Does to the worker what it is dealt. `None` when it has ended.
-    pub(super) async fn deal_with(&self, running: Running, rng: &mut Rng) -> Option<Running> {
+    pub(super) async fn deal_with(&self, mut running: Running, rng: &mut Rng) -> Option<Running> {
         let plan = {
             let (bag, rng) = &mut *self.plans.lock().unwrap();
             bag.draw(rng)
@@ -52,7 +52,7 @@ impl Crew<'_> {
             Plan::FreezeShortly => return Some(self.freeze(running, Length::Short, When::Whenever, rng).await),
             Plan::FreezeForLong => return Some(self.freeze(running, Length::Long, When::Whenever, rng).await),
             Plan::FreezeWhileDelivering => {
-                self.lookout.delivering(running.life).await;
+                self.stop_delivering(&mut running, plan).await;
                 return Some(self.freeze(running, Length::Long, When::Whenever, rng).await);
             }
             Plan::FreezeInStatement => return Some(self.freeze_in_statement(running, rng).await),
@@ -62,7 +62,7 @@ impl Crew<'_> {
                 self.kill(running, When::Whenever).await;
             }
             Plan::KillWhileDelivering => {
-                self.lookout.delivering(running.life).await;
+                self.stop_delivering(&mut running, plan).await;
                 self.kill(running, When::Whenever).await;
             }
             Plan::KillInStatement => self.kill_in_statement(running).await,
@@ -105,6 +105,13 @@ impl Crew<'_> {
     async fn freeze_in_statement(&self, mut running: Running, rng: &mut Rng) -> Running {
         let when = self.stop_in_statement(&mut running, Plan::FreezeInStatement).await;
         self.freeze(running, Length::Long, when, rng).await
+    }
+
+    /// It stands still then, and the gateway owes it an answer if such a moment was met.
+    async fn stop_delivering(&self, running: &mut Running, plan: Plan) {
+        if !self.lookout.stopped_delivering(running).await {
+            self.put_back(plan);
+        }
     }
 
     /// It stands still then, in a statement if one was met.
