@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use herald::config::{Kafka, Settings};
-use herald::kafka::consumer::{Assignment, Consumer, ConsumerCommand, ConsumerEvent};
+use herald::kafka::consumer::{Assignment, Consumer, ConsumerCommand, ConsumerEvent, Joining};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
@@ -28,7 +28,7 @@ async fn records_that_were_held_back_are_fetched_as_soon_as_they_may_be() {
         },
         ..Settings::default()
     };
-    let (consumer, mut events) = Consumer::start(&settings, 0).unwrap();
+    let (consumer, mut events) = Consumer::start(&settings, Joining::default()).unwrap();
     let Assignment { partition, session, .. } = next_assignment(&mut events).await;
     consumer.send(ConsumerCommand::Fetch { partition, session }).await;
     next_records(&mut events).await;

@@ -153,7 +153,8 @@ async fn a_topic_that_was_created_again_is_read_from_its_beginning_though_its_le
 
 async fn assert_read_again(mut world: World, protocol: &str, start_from: &str, meanwhile: impl AsyncFnOnce()) {
     let setup = world.worker().with("HERALD_KAFKA__GROUP_PROTOCOL", protocol);
-    let worker = setup.with("HERALD_KAFKA__START_FROM", start_from).start().await;
+    let setup = setup.with("HERALD_KAFKA__START_FROM", start_from);
+    let workers = [setup.start().await, setup.start().await];
     world.produce(&(0..20).map(orders::created).collect::<Vec<_>>()).await;
     world.all_committed().await;
     meanwhile().await;
@@ -163,9 +164,15 @@ async fn assert_read_again(mut world: World, protocol: &str, start_from: &str, m
     world.kafka.delete_topic(&world.topic).await;
     world.kafka.create_topic(&world.topic, 2).await;
     world.produce(&(100..160).map(orders::created).collect::<Vec<_>>()).await;
-    worker.wait_for_metric("herald_records_total", &[("outcome", "notified")], 100.0).await;
+    wait_until("all orders are notified", EVENTUALLY, async || {
+        let accepted = world.gateway.accepted();
+        if accepted == 100 { Ok(()) } else { Err(accepted) }
+    })
+    .await;
     world.all_committed().await;
-    worker.assert_accounting_closes().await;
+    for worker in &workers {
+        worker.assert_accounting_closes().await;
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NotReady {
-    /// The group has not answered yet. A worker that got no partitions because others have them all is ready.
+    /// The group has not answered yet, or the topic was created again and is about to be joined anew. A worker that got no partitions because others have them all is ready.
     Assignment,
     /// Another process has this one's place in the group, by the same `kafka.instance_id`; it is asked for again after a while.
     InstanceId,

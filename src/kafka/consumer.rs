@@ -155,6 +155,15 @@ pub struct Confirmer {
     commands: mpsc::WeakSender<ConsumerCommand>,
 }
 
+/// How a consumer begins; by default as the first one of its process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Joining {
+    /// Its sessions are others than those of any other number.
+    pub number: u32,
+    /// The topic was created again: until then partitions begin at their first record, whatever is committed.
+    pub rewinds_until: Option<Instant>,
+}
+
 /// How the thread is: read by the health endpoint and the metrics.
 #[derive(Debug)]
 pub struct ConsumerHealth {
@@ -163,14 +172,16 @@ pub struct ConsumerHealth {
 }
 
 impl Consumer {
-    /// Joins the group, as the consumer with this number in the process: its sessions are others than those of any other number.
-    /// Must be called inside a tokio runtime's lifetime, not necessarily on one of its threads.
-    pub fn start(settings: &Settings, number: u32) -> Result<(Self, mpsc::Receiver<ConsumerEvent>), ConsumerError> {
+    /// Joins the group. Must be called inside a tokio runtime's lifetime, not necessarily on one of its threads.
+    pub fn start(
+        settings: &Settings,
+        joining: Joining,
+    ) -> Result<(Self, mpsc::Receiver<ConsumerEvent>), ConsumerError> {
         let (command_sender, commands) = mpsc::channel(COMMANDS);
         let (events, event_receiver) = mpsc::channel(EVENTS);
         let (end, ended) = oneshot::channel();
         let health = Arc::new(ConsumerHealth::new());
-        let poller = Poller::new(settings, number, (commands, events), Arc::clone(&health))?;
+        let poller = Poller::new(settings, joining, (commands, events), Arc::clone(&health))?;
         std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
             .spawn(move || {

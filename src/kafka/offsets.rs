@@ -25,8 +25,8 @@ pub(super) enum Start {
     First(Offset),
     /// Retention removed `count` offsets before they were read: the first that is left is `at`.
     Lost { at: Offset, count: u64 },
-    /// The committed offset is past the end: the topic was recreated or truncated. Everything that is there is read, since the
-    /// ledger ends what was settled before, while skipping would lose the rest.
+    /// The committed offset is past the end, or of a topic that was deleted: it was created again, or truncated. Everything that is there
+    /// is read, since the ledger ends what was settled before, while skipping would lose the rest.
     Rewound(Offset),
 }
 
@@ -78,11 +78,11 @@ pub(super) fn committed<C: ConsumerContext>(
     Ok(committed)
 }
 
-/// The watermarks of as many of the partitions as answer within `timeout`, one request per leader.
+/// The watermarks of as many of the partitions as answer within about `timeout`, one request per leader.
 ///
 /// Partitions without a leader are left out of the answer; their leaders are looked for, for who asks again. Where none has one, or one
-/// leader does not answer, the common request fails, and each partition is asked for alone. librdkafka looks for no leader that was gone
-/// when it last heard of it, and for none whose broker was, before `topic.metadata.refresh.interval.ms` is over, which is five minutes.
+/// leader does not answer, the common request fails, and each partition is asked for alone. By itself librdkafka looks for no leader that
+/// was gone when it last heard of it, and for none whose broker was, before `topic.metadata.refresh.interval.ms` is over: five minutes.
 pub(super) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,

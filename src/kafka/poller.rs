@@ -15,7 +15,7 @@ use super::back_pressure::{BackPressure, Blocked, Flow};
 use super::brokers::BrokerSearch;
 use super::client;
 use super::confirmation::Confirmations;
-use super::consumer::{ConsumerCommand, ConsumerError, ConsumerEvent, ConsumerHealth};
+use super::consumer::{ConsumerCommand, ConsumerError, ConsumerEvent, ConsumerHealth, Joining};
 use super::context::{self, Context, Notice};
 use super::membership::{self, AnsweredCommits};
 use super::outbox::Outbox;
@@ -50,6 +50,8 @@ pub(super) struct Poller {
     pub(super) start_from: StartFrom,
     /// How many partitions the topic had when this consumer began; asked for when it matters.
     pub(super) first_partitions: Option<i32>,
+    /// Until then whatever is committed may be of a topic that was deleted, and is not gone on from.
+    pub(super) rewinds_until: Option<Instant>,
     pub(super) on_lost_offsets: OnLostOffsets,
     pub(super) drain_limit: Duration,
     pub(super) assignments: Assignments,
@@ -112,7 +114,7 @@ struct Turn {
 impl Poller {
     pub(super) fn new(
         settings: &Settings,
-        number: u32,
+        joining: Joining,
         (commands, events): (Receiver<ConsumerCommand>, Sender<ConsumerEvent>),
         health: Arc<ConsumerHealth>,
     ) -> Result<Self, ConsumerError> {
@@ -129,9 +131,10 @@ impl Poller {
             topic: kafka.topic.clone(),
             start_from: kafka.start_from,
             first_partitions: None,
+            rewinds_until: joining.rewinds_until,
             on_lost_offsets: kafka.on_lost_offsets,
             drain_limit: settings.delivery.drain_timeout + DRAIN_MARGIN,
-            assignments: Assignments::of_consumer(number),
+            assignments: Assignments::of_consumer(joining.number),
             outbox: Outbox::new(events),
             due: Due {
                 ask_membership: (kafka.group_protocol == GroupProtocol::Consumer).then(Instant::now),

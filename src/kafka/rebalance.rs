@@ -120,7 +120,11 @@ impl Poller {
             let Some(committed) = committed.get(&partition) else {
                 continue;
             };
-            let start = offsets::decide(*committed, marks, self.start_from(partition));
+            let start = if self.rewinds_until.is_some_and(|until| Instant::now() < until) {
+                Start::Rewound(marks.low)
+            } else {
+                offsets::decide(*committed, marks, self.start_from(partition))
+            };
             if self.accept(partition, start).is_some() {
                 self.report_start(partition, start);
                 starts.insert(partition, start);
@@ -166,7 +170,7 @@ impl Poller {
             Start::Committed(_) | Start::First(_) => {}
             Start::Rewound(offset) => {
                 let message = format!(
-                    "the position of partition {partition} is past its end: the topic was recreated or truncated, and is read again from {offset}"
+                    "partition {partition} is read again from {offset}: its topic was created again, or cut short of the position"
                 );
                 self.outbox.error("out_of_range", message);
             }
@@ -390,17 +394,13 @@ impl Poller {
         self.due.look_for_topic = Some(TopicSearch { next_look: Instant::now() + LOOK_FOR_TOPIC_EVERY, ..search });
     }
 
-    /// A topic that was created again is read from its beginning, by another client.
+    /// A topic that was created again is read from its beginning, by another consumer.
     pub(super) fn look_at_identity(&mut self, now: Instant) {
         if !self.identity.has_changed(&self.consumer, &self.topic, now) {
             return;
         }
-        let held = self.assignments.all();
-        // What is stored, or was committed since, is of the topic that was deleted, or of the middle of this one.
-        self.lost(&held);
-        for partition in held {
-            self.commit_back(partition, Offset(0));
-        }
+        // What is stored is of the topic that was deleted, or of the middle of this one.
+        self.lost(&self.assignments.all());
         self.fail(ConsumerError::TopicReplaced(self.topic.clone()));
     }
 }

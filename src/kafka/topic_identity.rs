@@ -3,6 +3,8 @@
 //! To librdkafka a topic that was deleted and created again is the same one. It fetches it on from where it was in the one before, past
 //! what comes first in the new one; and it takes no leader of a partition whose epoch is lower than that of the last one it heard of
 //! (`rd_kafka_topic_metadata_update`, `rd_kafka_toppar_leader_update`), so that it may never fetch it again, and tells nobody.
+//!
+//! The answer tells librdkafka of the leaders too, as any metadata does.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;

@@ -2,22 +2,22 @@
 //!
 //! A static member whose place somebody else has is given up by librdkafka for good. It stands back: two workers with the same instance
 //! id, by mistake, would take the place from one another as fast as they can, so the waits grow. And a topic that was deleted and created
-//! again is fetched by another consumer than before.
+//! again is fetched by another consumer than before; brokers that do not agree on which topic it is would have that go on and on.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
 
 use super::Worker;
-use crate::config::StartFrom;
 use crate::core::retry::Schedule;
 use crate::http::health::NotReady;
-use crate::kafka::consumer::{Consumer, ConsumerCommand, ConsumerError, ConsumerEvent};
+use crate::kafka::consumer::{Consumer, ConsumerCommand, ConsumerError, ConsumerEvent, Joining};
 
 const FIRST_WAIT: Duration = Duration::from_secs(4);
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
-/// All members have seen by then that the topic is another one, so that no partition comes from one that has committed its old place.
-const BEGINS_ANEW_AFTER: Duration = Duration::from_secs(3);
+/// By then every member has seen that the topic is another one, and commits nothing of the one before: the longest that librdkafka waits
+/// for an answer is a minute.
+const REWINDS_FOR: Duration = Duration::from_mins(2);
 /// A membership that lasted this long was no quarrel.
 const PEACE: Duration = Duration::from_mins(15);
 
@@ -26,11 +26,12 @@ const PEACE: Duration = Duration::from_mins(15);
 pub(super) struct Membership {
     /// Consumers that were started after the first one.
     consumers: u32,
-    /// Times in a row that the place was taken.
-    taken: u32,
+    /// Times in a row that a consumer was given up.
+    given_up: u32,
     joined_at: Option<Instant>,
     /// When it joins again.
     waits_until: Option<Instant>,
+    rewinds_until: Option<Instant>,
 }
 
 impl Membership {
@@ -38,24 +39,24 @@ impl Membership {
         self.waits_until.is_some()
     }
 
-    /// The place was taken this moment; gives how long it is left to the other.
-    fn taken(&mut self, now: Instant) -> Duration {
+    /// The consumer was given up this moment; gives how long none takes its place.
+    fn given_up(&mut self, now: Instant) -> Duration {
         let was_peaceful = self.joined_at.is_some_and(|joined| now.saturating_duration_since(joined) > PEACE);
-        self.taken = if was_peaceful { 1 } else { self.taken.saturating_add(1) };
-        let bound = Schedule::new(FIRST_WAIT, LONGEST_WAIT).bound(self.taken);
+        self.given_up = if was_peaceful { 1 } else { self.given_up.saturating_add(1) };
+        let bound = Schedule::new(FIRST_WAIT, LONGEST_WAIT).bound(self.given_up);
         // At least half, so that a growing wait grows; a chance, so that two of them do not go on in step.
         let wait = bound.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.waits_until = Some(now + wait);
         wait
     }
 
-    /// Whether it is time to join again: gives the number of the next consumer.
-    fn joins(&mut self, now: Instant) -> Option<u32> {
+    /// Whether it is time to join again: gives how.
+    fn joins(&mut self, now: Instant) -> Option<Joining> {
         self.waits_until.filter(|until| now >= *until)?;
         self.waits_until = None;
         self.joined_at = Some(now);
         self.consumers = self.consumers.saturating_add(1);
-        Some(self.consumers)
+        Some(Joining { number: self.consumers, rewinds_until: self.rewinds_until })
     }
 }
 
@@ -69,15 +70,15 @@ impl Worker {
     pub(super) async fn begin_anew(&mut self, error: &ConsumerError) {
         tracing::warn!(%error, "this worker joins the group again, and reads the topic from its beginning");
         self.give_up_consumer().await;
-        // All that is in it has come since this worker began.
-        self.settings.kafka.start_from = StartFrom::Earliest;
-        self.membership.waits_until = Some(Instant::now() + BEGINS_ANEW_AFTER);
+        let now = Instant::now();
+        self.membership.given_up(now);
+        self.membership.rewinds_until = Some(now + REWINDS_FOR);
         self.health.hold(NotReady::Assignment, error.to_string());
     }
 
     pub(super) async fn stand_back(&mut self, error: &ConsumerError) {
         self.give_up_consumer().await;
-        let wait = self.membership.taken(Instant::now());
+        let wait = self.membership.given_up(Instant::now());
         let instance_id = self.settings.kafka.instance_id.as_deref().unwrap_or_default();
         tracing::error!(
             %error,
@@ -102,8 +103,8 @@ impl Worker {
         if self.stop.is_stopping() {
             return None;
         }
-        let number = self.membership.joins(Instant::now())?;
-        match Consumer::start(&self.settings, number) {
+        let joining = self.membership.joins(Instant::now())?;
+        match Consumer::start(&self.settings, joining) {
             Ok((consumer, events)) => {
                 tracing::info!("joining the group again");
                 self.consumer = consumer;
@@ -130,16 +131,16 @@ mod tests {
         let mut now = Instant::now();
         let mut bound = FIRST_WAIT;
         for number in 1..20 {
-            let wait = membership.taken(now);
+            let wait = membership.given_up(now);
             assert!(wait >= bound / 2 && wait <= bound, "{wait:?} of {bound:?}");
-            assert_eq!(membership.joins(now), None);
+            assert!(membership.joins(now).is_none());
             now += wait;
-            assert_eq!(membership.joins(now), Some(number));
+            assert_eq!(membership.joins(now).unwrap().number, number);
             assert!(!membership.is_waiting());
             now += Duration::from_secs(1);
             bound = (bound * 2).min(LONGEST_WAIT);
         }
         now += PEACE;
-        assert!(membership.taken(now) <= FIRST_WAIT);
+        assert!(membership.given_up(now) <= FIRST_WAIT);
     }
 }

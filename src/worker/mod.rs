@@ -28,7 +28,7 @@ use crate::core::input::{Input, Now, ReplayRow};
 use crate::core::record::{Offset, Partition};
 use crate::core::retry::Schedule;
 use crate::http::health::{Health, NotReady};
-use crate::kafka::consumer::{Assignment, Consumer, ConsumerCommand, ConsumerError, ConsumerEvent};
+use crate::kafka::consumer::{Assignment, Consumer, ConsumerCommand, ConsumerError, ConsumerEvent, Joining};
 use crate::kafka::dead_letters::DeadLetterProducer;
 use crate::kafka::lag::LagReader;
 use crate::postgres::Postgres;
@@ -104,7 +104,7 @@ struct Worker {
 
 /// Joins the group and works until a signal or a fatal error.
 pub async fn run(parts: Parts) -> Ending {
-    let (consumer, events) = match Consumer::start(&parts.settings, 0) {
+    let (consumer, events) = match Consumer::start(&parts.settings, Joining::default()) {
         Ok(started) => started,
         Err(error) => return Ending::Failed(error.to_string()),
     };
@@ -244,6 +244,12 @@ impl Worker {
             ConsumerEvent::Polled { partition, session, records } => {
                 self.input(Input::Polled { partition, session, records });
             }
+            // The consumer was given up, and the next one gets partitions of its own.
+            ConsumerEvent::Assigned(_)
+            | ConsumerEvent::Joined
+            | ConsumerEvent::Revoking(_)
+            | ConsumerEvent::Lost(_)
+                if !self.has_consumer() => {}
             ConsumerEvent::Assigned(assignments) => self.assigned(assignments).await,
             ConsumerEvent::Joined => self.joined(),
             ConsumerEvent::Revoking(partitions) => self.revoking(partitions).await,
