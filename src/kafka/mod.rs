@@ -1,7 +1,8 @@
 //! Reaching the Kafka cluster. No type of the client library leaves this folder.
 //!
 //! * [`client`]: the configuration of every client, and what an operator may not override.
-//! * [`headers`]: headers as bytes, in and out; with `membership`, what the group says of this member, the only module with `unsafe`.
+//! * [`headers`]: headers as bytes, in and out; `membership`, what the group says of this member; `topic_identity`, which topic the name
+//!   stands for; `queue`, where the answers to both come. The only modules with `unsafe`.
 //! * `context`, `record`, `offsets`, `assignment`, `back_pressure`, `outbox`: the parts of the consumer that can be understood alone.
 //! * [`consumer`]: the handle of the consumer thread; `poller` is the thread itself, `rebalance` how it answers the group,
 //!   `brokers` how it finds out that none answers, `confirmation` how it asks whose partitions are.
